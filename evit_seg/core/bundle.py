@@ -1,0 +1,197 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Bundles: a folder with a manifest, model files and a golden frame; opened, verified, written."""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
+
+import cv2
+import numpy as np
+
+from evit_seg.core.errors import (
+    BundleError,
+    BundleHashMismatch,
+    BundleMissing,
+    BundleTruncated,
+    InputError,
+)
+from evit_seg.core.manifest import (
+    MANIFEST_NAME,
+    Golden,
+    Manifest,
+    Variant,
+    dump_manifest,
+    load_manifest,
+)
+from evit_seg.core.share import share_file
+
+if TYPE_CHECKING:
+    from evit_seg.core.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle; `sha256` is the manifest's and so, through it, every file's."""
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+
+
+def find_bundle(name_or_path: str) -> Path:
+    """Return the folder of a bundle given as a path or as a name under the package's `models/`.
+
+    BundleMissing names both places.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path
+    if '/' not in name_or_path and name_or_path not in ('', '.', '..'):
+        try:
+            return share_file(f'models/{name_or_path}')
+        except InputError as error:
+            raise BundleMissing(f'no bundle {name_or_path!r}: not a folder here, and {error}') \
+                from error
+    raise BundleMissing(f'no bundle at {path}: the folder does not exist')
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Open a bundle and verify that every file is present, whole and the one described.
+
+    Raises BundleMissing, BundleTruncated, BundleHashMismatch or BundleError.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BundleMissing(f'no bundle at {folder}: the folder does not exist')
+    path = folder / MANIFEST_NAME
+    manifest = load_manifest(path)
+    for variant in manifest.variants:
+        _verify(folder / variant.file, variant.sha256, variant.bytes)
+    if manifest.golden is not None:
+        _verify(folder / manifest.golden.image, manifest.golden.image_sha256)
+        _verify(folder / manifest.golden.mask, manifest.golden.mask_sha256)
+    return Bundle(folder, manifest, file_sha256(path))
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open('rb') as stream:
+        for block in iter(lambda: stream.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _verify(path: Path, sha256: str, size: Optional[int] = None) -> None:
+    if not path.is_file():
+        raise BundleMissing(f'{path} is missing: the manifest names it; copy the bundle again')
+    found = path.stat().st_size
+    if size is not None and found < size:
+        raise BundleTruncated(f'{path} is truncated: {found} of {size} bytes; '
+                              'copy the bundle again')
+    digest = file_sha256(path)
+    if digest != sha256:
+        raise BundleHashMismatch(f'{path} is not the file of this bundle: sha256 {digest[:12]}..., '
+                                 f'the manifest says {sha256[:12]}...; copy the bundle again')
+
+
+def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle and open it again; sizes and hashes are filled in from `files`.
+
+    `files` maps the names that `manifest` uses (variants, golden frame) to their content.
+    BundleError when the folder holds something already or a named file is not given.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f'{folder} exists and is not empty: choose another name')
+    digest: Dict[str, str] = {n: hashlib.sha256(c).hexdigest() for n, c in files.items()}
+    try:
+        variants = tuple(replace(v, sha256=digest[v.file], bytes=len(files[v.file]))
+                         for v in manifest.variants)
+        golden = manifest.golden
+        if golden is not None:
+            golden = replace(golden, image_sha256=digest[golden.image],
+                             mask_sha256=digest[golden.mask])
+    except KeyError as error:
+        raise BundleError(f'the manifest names {error.args[0]!r}, which is not among the files '
+                          f'given: {sorted(files)!r}') from error
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    text = dump_manifest(replace(manifest, variants=variants, golden=golden))
+    (folder / MANIFEST_NAME).write_text(text, encoding='utf-8')
+    return open_bundle(folder)
+
+
+def select_variant(bundle: Bundle, engine: str = 'onnxruntime', *,
+                   precision: Optional[str] = None, height: Optional[int] = None) -> Variant:
+    """Return the first variant, in the manifest's order, that fits all that was asked for.
+
+    BundleError lists what the bundle holds: no other variant is taken in its place.
+    """
+    for variant in bundle.manifest.variants:
+        if (variant.engine == engine and precision in (None, variant.precision)
+                and height in (None, variant.height)):
+            return variant
+    held = ', '.join(f'{v.engine}/{v.precision}/{v.height}x{v.width}'
+                     for v in bundle.manifest.variants)
+    asked = '/'.join(str(v) for v in (engine, precision, height) if v is not None)
+    raise BundleError(f'bundle {bundle.manifest.name!r} has no variant {asked}; it holds {held}')
+
+
+def encode_golden(image_HWC: np.ndarray, mask_HW: np.ndarray,
+                  min_agreement: Mapping[str, float]) -> Tuple[Golden, Dict[str, bytes]]:
+    """Return the golden entry and its two PNG files for `write_bundle`.
+
+    `image_HWC` is RGB uint8, `mask_HW` the class ids the network gave at the image's size.
+    """
+    image, mask = 'golden_image.png', 'golden_mask.png'
+    files = {image: _png(image_HWC[..., ::-1]), mask: _png(mask_HW)}
+    return Golden(image, '', mask, '', dict(min_agreement)), files
+
+
+def _png(array: np.ndarray) -> bytes:
+    done, data = cv2.imencode('.png', np.ascontiguousarray(array))
+    if not done:
+        raise BundleError(f'cannot encode an array of shape {array.shape} as PNG')
+    return bytes(data)
+
+
+def read_golden(bundle: Bundle) -> Tuple[np.ndarray, np.ndarray]:
+    """Return the golden frame as BGR uint8 (H, W, 3) and its mask as uint8 (H, W)."""
+    golden = bundle.manifest.golden
+    if golden is None:
+        raise BundleError(f'bundle {bundle.manifest.name!r} has no golden frame; export it again')
+    pair: List[np.ndarray] = []
+    for name, flag in ((golden.image, cv2.IMREAD_COLOR), (golden.mask, cv2.IMREAD_GRAYSCALE)):
+        array = cv2.imread(str(bundle.folder / name), flag)
+        if array is None:
+            raise BundleError(f'{bundle.folder / name} is not an image; export the bundle again')
+        pair.append(array)
+    if pair[0].shape[:2] != pair[1].shape:
+        raise BundleError(f'golden image {pair[0].shape} and mask {pair[1].shape} differ in size')
+    return pair[0], pair[1]
+
+
+def self_test(segmenter: Segmenter) -> float:
+    """Run the golden frame and return the share of pixels that agree with its mask, 0 to 1.
+
+    BundleError below the share the manifest asks of this precision: the engine at hand does
+    not compute what was exported.
+    """
+    manifest = segmenter.bundle.manifest
+    image_HWC, mask_HW = read_golden(segmenter.bundle)
+    agreement = float(np.mean(segmenter(image_HWC, 'bgr').mask_HW == mask_HW))
+    precision = segmenter.engine.precision
+    golden = manifest.golden
+    wanted = golden.min_agreement.get(precision) if golden is not None else None
+    if wanted is None:
+        raise BundleError(f'bundle {manifest.name!r}: golden.min_agreement has no {precision!r}')
+    if agreement < wanted:
+        raise BundleError(f'self-test of {manifest.name!r} failed: {agreement:.4f} of the golden '
+                          f'mask agrees, {wanted} is needed; engine {segmenter.engine.name} '
+                          f'({segmenter.engine.provider}) computes something else here')
+    return agreement
