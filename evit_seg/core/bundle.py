@@ -94,8 +94,9 @@ def _verify(path: Path, sha256: str, size: Optional[int] = None) -> None:
                               'copy the bundle again')
     digest = file_sha256(path)
     if digest != sha256:
-        raise BundleHashMismatch(f'{path} is not the file of this bundle: sha256 {digest[:12]}..., '
-                                 f'the manifest says {sha256[:12]}...; copy the bundle again')
+        raise BundleHashMismatch(f'{path} is not the file of this bundle: its sha256 begins '
+                                 f'{digest[:12]}, the manifest says {sha256[:12]}; '
+                                 'copy the bundle again')
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:

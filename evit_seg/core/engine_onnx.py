@@ -94,7 +94,7 @@ def _open(path: Any, threads: int, provider: str) -> onnxruntime.InferenceSessio
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
-    except Exception as error:  # noqa: BLE001 - ONNX Runtime raises a dozen unrelated types
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         raise BundleError(f'ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}; '
                           'export the model for this version (offline_train export --opset)') \
             from error

@@ -162,4 +162,4 @@ def dump_manifest(manifest: Manifest) -> str:
     if manifest.golden is None:
         del content['golden']
     ordered = {'schema': content.pop('schema'), 'name': content.pop('name'), **content}
-    return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=99)
+    return str(yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, width=99))
