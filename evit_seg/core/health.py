@@ -25,7 +25,7 @@ class FrameCounters:
         self._lock = threading.Lock()
         self._received = 0
         self._in_work = 0
-        self._ended: Dict[str, int] = {outcome: 0 for outcome in OUTCOMES}
+        self._ended: Dict[str, int] = dict.fromkeys(OUTCOMES, 0)
 
     def arrive(self) -> None:
         """Count a frame the moment its callback begins: received and in work."""

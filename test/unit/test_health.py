@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 import pytest
-from evit_seg.core.health import OUTCOMES, FrameCounters, StageTimes
 from hypothesis import given
 from hypothesis import strategies as st
+
+from evit_seg.core.health import OUTCOMES, FrameCounters, StageTimes
 
 
 @given(st.lists(st.sampled_from(['arrive', *OUTCOMES])))
@@ -67,7 +68,7 @@ def test_counters_are_exact_under_threads():
         assert not thread.is_alive()
     assert not unbalanced
     assert counters.snapshot() == {'received': 2500, 'in_work': 0,
-                                   **{outcome: 500 for outcome in OUTCOMES}}
+                                   **dict.fromkeys(OUTCOMES, 500)}
 
 
 def test_stage_percentiles_are_of_the_last_window():
