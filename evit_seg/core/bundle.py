@@ -46,10 +46,12 @@ def find_bundle(name_or_path: str) -> Path:
 
     BundleMissing names both places.
     """
+    if not name_or_path:
+        raise BundleMissing('no bundle named: expected a folder or a name under models/')
     path = Path(name_or_path).expanduser()
     if path.is_dir():
         return path
-    if '/' not in name_or_path and name_or_path not in ('', '.', '..'):
+    if '/' not in name_or_path:
         try:
             return share_file(f'models/{name_or_path}')
         except InputError as error:
