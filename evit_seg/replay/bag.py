@@ -1,0 +1,241 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Read images and ground truth from any ROS 1 or ROS 2 bag, one message at a time."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.typesys import Stores, get_typestore
+
+from evit_seg.core.decode import Frame, Scale16, decode_compressed, decode_raw
+from evit_seg.core.errors import FrameError, InputError
+
+RAW_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+RECOVERY = {'.bag': ' (`rosbag reindex` may save a recording that broke off)',
+            '.mcap': ' (`mcap recover` may save a recording that broke off)'}
+LABEL_ENCODINGS = ('mono8', '8UC1')
+
+
+@dataclass(frozen=True)
+class ImageTopic:
+    """A topic of images; `encoding` is that of its first message."""
+
+    name: str
+    msgtype: str
+    encoding: str
+    messages: int
+
+    @property
+    def compressed(self) -> bool:
+        """Whether the messages are CompressedImage."""
+        return self.msgtype == COMPRESSED_TYPE
+
+    @property
+    def is_label(self) -> bool:
+        """Whether the topic carries class ids: its name ends in `label` and it has one channel."""
+        base = self.name[:-len('/compressed')] if self.name.endswith('/compressed') else self.name
+        return base.endswith('/label') and (self.compressed or self.encoding in LABEL_ENCODINGS)
+
+    @property
+    def readable(self) -> bool:
+        """Whether its images can be decoded at all; compressedDepth cannot."""
+        return 'compressedDepth' not in self.encoding
+
+    def __str__(self) -> str:
+        plural = '' if self.messages == 1 else 's'
+        return f'{self.name} ({self.encoding}, {self.messages} message{plural})'
+
+
+@dataclass(frozen=True)
+class BagMessage:
+    """A message as rosbags decodes it, with its header's stamp and the bag's own time."""
+
+    topic: str
+    stamp_ns: int
+    bag_ns: int
+    content: Any
+
+
+class Bag:
+    """An open bag (a context manager): `.bag`, `.db3`, `.mcap` or a rosbag2 folder.
+
+    Whatever cannot be read raises InputError with the reason in one sentence.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise InputError(f'{path} does not exist')
+        self._stack = ExitStack()
+        self._reader = self._open()
+        try:
+            self.image_topics = [topic for topic in self._list_topics() if topic.messages]
+        except InputError:
+            self.close()
+            raise
+
+    def _open(self) -> AnyReader:
+        if self.path.is_dir() and not (self.path / 'metadata.yaml').is_file():
+            raise InputError(f'{self.path} holds no metadata.yaml: expected a rosbag2 folder or '
+                             'a .bag, .db3 or .mcap file')
+        types = get_typestore(Stores.ROS2_HUMBLE)
+        try:
+            return self._stack.enter_context(AnyReader([self.path], default_typestore=types))
+        except Exception as error:  # a damaged file fails in rosbags in any way
+            hint = RECOVERY.get(self.path.suffix, '')
+            raise InputError(f'{self.path} is not a bag that can be read: '
+                             f'{_one_line(error).rstrip(".")}{hint}') from error
+
+    def __enter__(self) -> Bag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._stack.close()
+
+    def _list_topics(self) -> Iterator[ImageTopic]:
+        for name, info in sorted(self._reader.topics.items()):
+            if info.msgtype not in (RAW_TYPE, COMPRESSED_TYPE):
+                continue
+            first = next(self.messages([name]), None)
+            encoding = '' if first is None else \
+                getattr(first.content, 'encoding', '') or getattr(first.content, 'format', '')
+            yield ImageTopic(name, info.msgtype, encoding.strip(), info.msgcount)
+
+    @property
+    def custom_data(self) -> dict[str, str]:
+        """What the bag's writer put in metadata.yaml; empty for other bags."""
+        reader = self._reader.readers[0]
+        metadata = getattr(getattr(reader, 'storage', None), 'metadata', None)
+        return dict(getattr(metadata, 'custom', None) or {})
+
+    def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
+        """Yield the messages of the topics in the order of the bag's time.
+
+        A message that cannot be deserialised has content None, and stamp 0; a file that breaks
+        off raises InputError.
+        """
+        wanted = [c for c in self._reader.connections if c.topic in topics]
+        if not wanted:
+            raise InputError(f'{self.path} has no topic {" or ".join(topics)}')
+        stream = self._reader.messages(wanted)
+        count = 0
+        while True:
+            try:
+                connection, bag_ns, data = next(stream)
+            except StopIteration:
+                return
+            except Exception as error:  # as in _open
+                raise InputError(f'{self.path}: damaged after {count} messages: '
+                                 f'{_one_line(error)}') from error
+            count += 1
+            try:
+                content: Any = self._reader.deserialize(data, connection.msgtype)
+            except (AnyReaderError, ValueError, IndexError) as error:
+                yield BagMessage(connection.topic, 0, bag_ns, error)
+                continue
+            stamp = content.header.stamp
+            stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+            yield BagMessage(connection.topic, stamp_ns, bag_ns, content)
+
+    def choose_image_topic(self, wanted: str | None = None) -> ImageTopic:
+        """Return the wanted image topic, or the only one that is neither label nor unreadable."""
+        if wanted is not None:
+            return self._named(wanted)
+        candidates = [t for t in self.image_topics if t.readable and not t.is_label]
+        if len(candidates) == 1:
+            return candidates[0]
+        if candidates:
+            raise InputError(f'{self.path} has {len(candidates)} image topics, choose one with '
+                             f'--image-topic: {_listed(candidates)}')
+        what = f', only {_listed(self.image_topics)}' if self.image_topics else ''
+        raise InputError(f'{self.path} has no image topic that can be read{what}')
+
+    def choose_truth_topic(self, wanted: str | None = None) -> ImageTopic | None:
+        """Return the wanted label topic, or the only one there is, or None."""
+        if wanted is not None:
+            return self._named(wanted)
+        labels = [topic for topic in self.image_topics if topic.is_label]
+        if len(labels) > 1:
+            raise InputError(f'{self.path} has {len(labels)} label topics, choose one with '
+                             f'--truth-topic: {_listed(labels)}')
+        return labels[0] if labels else None
+
+    def _named(self, name: str) -> ImageTopic:
+        for topic in self.image_topics:
+            if topic.name == name:
+                if not topic.readable:
+                    raise InputError(f'{self.path}: {topic} cannot be decoded')
+                return topic
+        raise InputError(f'{self.path} has no image topic {name!r}; it has '
+                         f'{_listed(self.image_topics) or "none"}')
+
+
+def _listed(topics: Sequence[ImageTopic]) -> str:
+    return ', '.join(str(topic) for topic in topics)
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
+def decode_frame(message: BagMessage, scale_16bit: Scale16 = 'auto') -> Frame:
+    """Return the image of a message; 16-bit images are scaled; FrameError where that fails."""
+    content = message.content
+    if isinstance(content, Exception):
+        raise FrameError(f'the message cannot be deserialised: {_one_line(content)}')
+    if hasattr(content, 'format'):
+        return decode_compressed(content.data, format=content.format, scale_16bit=scale_16bit)
+    return decode_raw(content.data, height=content.height, width=content.width,
+                      encoding=content.encoding, step=content.step,
+                      is_bigendian=bool(content.is_bigendian), scale_16bit=scale_16bit)
+
+
+def decode_label(message: BagMessage) -> np.ndarray:
+    """Return the class ids (H, W) uint8 of a label message; FrameError where it holds none."""
+    content = message.content
+    if isinstance(content, Exception):
+        raise FrameError(f'the label cannot be deserialised: {_one_line(content)}')
+    if hasattr(content, 'format'):
+        if 'png' not in content.format:
+            raise FrameError(f'labels travel raw or as png, got {content.format!r}')
+        mask_HW = cv2.imdecode(np.asarray(content.data), cv2.IMREAD_UNCHANGED)
+        if mask_HW is None or mask_HW.ndim != 2 or mask_HW.dtype != np.uint8:
+            raise FrameError('expected a png label of one 8-bit channel')
+        return mask_HW
+    height, width, step = int(content.height), int(content.width), int(content.step)
+    if content.encoding not in LABEL_ENCODINGS or step < width or not height or \
+            content.data.size < step * height:
+        raise FrameError(f'expected a label of {" or ".join(LABEL_ENCODINGS)} with {height} rows '
+                         f'of at least {width} bytes, got {content.encoding!r}, step {step}, '
+                         f'{content.data.size} bytes')
+    return np.asarray(content.data[:step * height]).reshape(height, step)[:, :width]
+
+
+def bag_sha256(path: Path) -> str:
+    """Return the sha256 of a bag file; of a folder, what `sha256sum * | sha256sum` prints in it."""
+    if path.is_file():
+        return _file_sha256(path)
+    lines = ''.join(f'{_file_sha256(entry)}  {entry.name}\n'
+                    for entry in sorted(path.iterdir()) if entry.is_file())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
