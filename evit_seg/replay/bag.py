@@ -225,7 +225,7 @@ def decode_label(message: BagMessage) -> np.ndarray:
 
 
 def bag_sha256(path: Path) -> str:
-    """Return the sha256 of a bag file; of a folder, what `sha256sum * | sha256sum` prints in it."""
+    """Return the sha256 of a file; of a folder, what `sha256sum * | sha256sum` prints there."""
     if path.is_file():
         return _file_sha256(path)
     lines = ''.join(f'{_file_sha256(entry)}  {entry.name}\n'

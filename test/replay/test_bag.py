@@ -118,7 +118,8 @@ def test_labels_as_png_are_read_and_as_jpeg_refused(tmp_path):
 def test_labels_of_a_wrong_size_are_refused(tmp_path):
     short = image(5, GREY, 'mono8')
     short.data = short.data[:-1]
-    write_bag(tmp_path / 'bag', [('/a/label', 1, short), ('/a/label', 2, image(6, COLOUR, 'bgr8'))])
+    coloured = image(6, COLOUR, 'bgr8')
+    write_bag(tmp_path / 'bag', [('/a/label', 1, short), ('/a/label', 2, coloured)])
     with Bag(tmp_path / 'bag') as bag:
         for label in bag.messages(['/a/label']):
             with pytest.raises(FrameError, match='expected a label of mono8'):
@@ -196,8 +197,10 @@ def test_sha256_of_a_folder_is_that_of_its_listing(tmp_path):
 @NEEDS_ROS1_BAGS
 @pytest.mark.parametrize(('name', 'suffix'), [('raw', ''), ('compressed', '/compressed')])
 def test_every_topic_of_recorded_ros1_bags(name, suffix):
-    sizes = {'/spot/camera/frontleft/image': (480, 640), '/spot/camera/hand_color/image': (480, 640),
-             '/spot/camera/hand_mono/image': (171, 224), '/spot/depth/frontleft/image': (240, 424)}
+    sizes = {'/spot/camera/frontleft/image': (480, 640),
+             '/spot/camera/hand_color/image': (480, 640),
+             '/spot/camera/hand_mono/image': (171, 224),
+             '/spot/depth/frontleft/image': (240, 424)}
     with Bag(ROS1_BAGS / f'{name}.bag') as bag:
         assert {topic.name for topic in bag.image_topics} == {key + suffix for key in sizes}
         with pytest.raises(InputError, match='4 image topics'):
