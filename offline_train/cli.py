@@ -1,0 +1,52 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The command `offline_train`: one sub-command per stage, each imported only when it is asked for.
+
+So `offline_train synth` runs where torch is not installed.
+"""
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import List, Optional
+
+from evit_seg.core.errors import EvitSegError
+
+STAGES = {
+    'synth': 'render a synthetic disaster flight or still scenes, with exact masks (no torch)',
+    'train': 'train a network on image folders',
+    'export': 'write a bundle (ONNX and manifest) from a training run',
+    'evaluate': 'score a bundle on image folders',
+}
+"""Sub-commands: each is the module offline_train.<name> with add_arguments and main."""
+_PLAIN_MODULES = ('torch', 'onnx', 'onnxruntime', 'cv2', 'tqdm', 'yaml', 'safetensors')
+
+
+def main(argv: Optional[List[str]] = None) -> int:
+    """Run one sub-command; return its exit code, an error's own code after one line about it."""
+    argv = sys.argv[1:] if argv is None else argv
+    wanted = argv[0] if argv and argv[0] in STAGES else None
+    parser = argparse.ArgumentParser(prog='offline_train', description='The part that stays home.')
+    commands = parser.add_subparsers(dest='stage', required=True, metavar='STAGE')
+    try:
+        for name, summary in STAGES.items():
+            sub = commands.add_parser(name, help=summary, description=summary)
+            if name == wanted:
+                stage = importlib.import_module(f'offline_train.{name}')
+                stage.add_arguments(sub)
+        args = parser.parse_args(argv)
+        return int(stage.main(args))
+    except EvitSegError as error:
+        print(f'offline_train: {error}', file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name not in _PLAIN_MODULES:
+            raise
+        print(f'offline_train {wanted}: needs the Python package {error.name!r}, which is not '
+              'installed here; README says how', file=sys.stderr)
+        return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

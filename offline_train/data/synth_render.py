@@ -1,0 +1,111 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Rendering of one frame: ground through the homography, shadows, solid things, smoke, look."""
+from __future__ import annotations
+
+from typing import Callable, List, Tuple
+
+import cv2
+import numpy as np
+
+from offline_train.data.synth_camera import Camera
+from offline_train.data.synth_draw import Picture, cast_shadow, draw_parts
+from offline_train.data.synth_look import apply_look
+from offline_train.data.synth_noise import GSD_M
+from offline_train.data.synth_palette import class_ids
+from offline_train.data.synth_world import World
+
+_SMALL_PX = 960
+"""Frames narrower than this are drawn at twice their size and reduced, as a camera would."""
+
+
+def render(world: World, camera: Camera, time_s: float, rng: np.random.Generator) -> Picture:
+    """Return the frame of a world seen by a camera at a time; `rng` is the sensor's noise.
+
+    Beyond its edge the ground is mirrored. Colours are RGB; ids and instance numbers are exact.
+    """
+    factor = 2 if camera.width_px < _SMALL_PX else 1
+    picture = _draw(world, camera.scaled(factor), time_s)
+    if factor > 1:
+        size = (camera.width_px, camera.height_px)
+        picture = Picture(cv2.resize(picture.rgb, size, interpolation=cv2.INTER_AREA),
+                          np.ascontiguousarray(picture.ids[::factor, ::factor]),
+                          np.ascontiguousarray(picture.instances[::factor, ::factor]))
+    picture.rgb = apply_look(picture.rgb, camera, world.look, rng)
+    return picture
+
+
+def _draw(world: World, camera: Camera, time_s: float) -> Picture:
+    size = (camera.width_px, camera.height_px)
+    matrix = camera.ground_homography(GSD_M)
+    rgb = cv2.warpPerspective(world.ground.rgb, matrix, size, flags=cv2.INTER_LINEAR,
+                              borderMode=cv2.BORDER_REFLECT)
+    ids = cv2.warpPerspective(world.ground.ids, matrix, size, flags=cv2.INTER_NEAREST,
+                              borderMode=cv2.BORDER_REFLECT)
+    picture = Picture(rgb, ids, np.zeros(ids.shape, np.int32))
+    things, shades = _things_in_view(world, camera, time_s)
+    if shades:
+        shadow = np.zeros(ids.shape, np.uint8)
+        for parts in shades:
+            cast_shadow(shadow, camera, parts, world.sun_reach)
+        _darken(picture.rgb, cv2.GaussianBlur(shadow, (3, 3), 0), world.look.shadow)
+    for _, draw in sorted(things, key=lambda item: -item[0]):
+        draw(picture)
+    for fire in world.fires:
+        fire.draw_smoke(picture, camera, time_s)
+    return picture
+
+
+def _darken(rgb_HWC: np.ndarray, shadow_HW: np.ndarray, light: float) -> None:
+    rows = np.flatnonzero(shadow_HW.any(1))
+    if not len(rows):
+        return
+    band = np.s_[rows[0]:rows[-1] + 1]
+    keep = 1.0 - (1.0 - light) / 255.0 * shadow_HW[band].astype(np.float32)
+    rgb_HWC[band] = rgb_HWC[band] * keep[..., None]
+
+
+def _things_in_view(world: World, camera: Camera, time_s: float):
+    """Return (distance, draw) of solid things near the view, and the parts that cast shadows."""
+    ids = class_ids()
+    sun_rad = world.ground.sun_rad
+    things: List[Tuple[float, Callable[[Picture], None]]] = []
+    shades = []
+
+    def distance(east: float, south: float, reach_m: float) -> float:
+        """Return the distance in metres, or -1 when the thing cannot be in view."""
+        pixels, depth = camera.project(np.array([[east, south, 0.0]]))
+        margin = reach_m * camera.focal_px / max(float(depth[0]), 1.0)
+        inside = (pixels[0] > -margin).all() and (
+            pixels[0] < (camera.width_px + margin, camera.height_px + margin)).all()
+        if depth[0] < 1.0 or not inside:
+            return -1.0
+        return float(np.hypot(camera.east_m - east, camera.south_m - south))
+
+    for house in world.buildings:
+        away = distance(house.east_m, house.south_m, 16.0)
+        if away >= 0:
+            things.append((away, lambda p, h=house: h.draw(p, camera, sun_rad)))
+    solids = [(p.place(time_s)[:2], p.parts(time_s), ids['person'], p.instance)
+              for p in world.people if distance(*p.place(time_s)[:2], 6.0) >= 0]
+    solids += [(tuple(parts[-1].points[0, :2]), parts, ids['vehicle'], v.instance)
+               for v in world.vehicles for parts in [v.parts(time_s, sun_rad)]]
+    for place, parts, class_id, instance in solids:
+        away = distance(*place, 9.0)
+        if away >= 0:
+            shades.append(parts)
+            things.append((away, lambda p, q=parts, c=class_id, i=instance:
+                           draw_parts(p, camera, q, c, i)))
+    for parts in world.clutter:
+        first = parts[0]
+        spot = first.points[0] if hasattr(first, 'points') else first.start
+        away = distance(float(spot[0]), float(spot[1]), 4.0)
+        if away >= 0:
+            shades.append(parts)
+            things.append((away, lambda p, q=parts:
+                           draw_parts(p, camera, q, ids['background'], 0)))
+    for fire in world.fires:
+        away = distance(fire.east_m, fire.south_m, 10.0)
+        if away >= 0:
+            things.append((away - 0.5, lambda p, f=fire: f.draw(p, camera, time_s)))
+    return things, shades
