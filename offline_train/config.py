@@ -1,0 +1,264 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration of a training run: frozen dataclasses, filled from YAML and overrides.
+
+Order: the defaults below, then the YAML file, then `section.key=value` overrides. A key that does
+not exist or a value of the wrong type is a ConfigError that names the nearest key.
+"""
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Dict, Mapping, Sequence, Tuple, Type, TypeVar, get_args, get_type_hints
+
+import yaml
+
+from evit_seg.core.errors import ConfigError, InputError
+from evit_seg.core.labels import nearest
+
+Section = TypeVar('Section')
+
+
+@dataclass(frozen=True)
+class InputConfig:
+    """What the network sees; the exported manifest's input and normalise sections come from it."""
+
+    height: int = 384
+    """Rows of the deployed input, a multiple of 32."""
+    width: int = 640
+    """Columns of the deployed input, a multiple of 32."""
+    mean: Tuple[float, ...] = (123.675, 116.28, 103.53)
+    """Subtracted per channel, R, G, B, in grey levels 0-255 (ImageNet's statistics)."""
+    std: Tuple[float, ...] = (58.395, 57.12, 57.375)
+    """Divisor per channel, R, G, B, in grey levels."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network and how wide."""
+
+    name: str = 'bilateral'
+    """Name of the network, see offline_train/models."""
+    widths: Tuple[int, ...] = (32, 48, 64, 96, 128)
+    """Channels at strides 2, 4, 8, 16 and 32."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where images and masks are: folders that hold IMG/ and GT/ (layout A: DIR/<split>)."""
+
+    train: Tuple[str, ...] = ()
+    """Folders to learn from."""
+    validation: Tuple[str, ...] = ()
+    """Folders to score on while training and to calibrate the temperature on."""
+    name: str = 'unnamed'
+    """What the manifest calls the data."""
+    licence: str = 'unknown'
+    """Licence of the training data, for the manifest."""
+    url: str = ''
+    """Where the data come from, for the manifest."""
+    label_map: str = ''
+    """Label map YAML; empty: the LPCV 2023 classes."""
+    cache: str = ''
+    """Folder for decoded copies as .npy files; empty: decode at each reading."""
+    workers: int = 1
+    """Loader processes; one feeds two training threads."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How a training crop is cut and changed."""
+
+    crop_height: int = 288
+    """Rows of a training crop at the deployed scale, a multiple of 32."""
+    crop_width: int = 480
+    """Columns of a training crop, a multiple of 32."""
+    scale_min: float = 0.75
+    """Smallest zoom relative to the deployed scale; a crop never leaves the image."""
+    scale_max: float = 1.5
+    """Largest zoom relative to the deployed scale."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    focus: Tuple[str, ...] = ('person', 'vehicle')
+    """Slugs of small classes around whose objects crops are cut."""
+    focus_fraction: float = 0.3
+    """Part of the crops that is cut around an object of a focus class."""
+    balanced_fraction: float = 0.3
+    """Part of the crops that is cut around a pixel of a class drawn uniformly from all."""
+    tone: float = 0.3
+    """Largest relative change of contrast, of each channel's gain a third of it, of gamma."""
+    brightness: float = 25.0
+    """Largest shift in grey levels."""
+    saturation: float = 0.4
+    """Largest relative change of saturation."""
+    degrade: float = 0.25
+    """Probability of each of blur, noise and JPEG artefacts."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Terms of the loss; sources in losses.py."""
+
+    class_weight_power: float = 0.35
+    """Class weights are frequency ** -power, mean 1; 0 turns them off."""
+    class_weight_max: float = 6.0
+    """Upper bound of a class weight relative to the mean."""
+    ohem_threshold: float = 0.7
+    """Pixels whose true class has less than this probability count as hard."""
+    ohem_keep: float = 0.15
+    """At least this part of the pixels, the hardest, is kept; 1 turns hard example mining off."""
+    auxiliary_weight: float = 0.4
+    """Weight of the auxiliary head's loss."""
+    stride: int = 2
+    """The loss is taken on every so manieth row and column of the input, at a random phase."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with linear warm-up and cosine decay, and an average of the weights."""
+
+    steps: int = 4000
+    """Optimiser steps of the whole run."""
+    batch: int = 16
+    """Crops per step."""
+    learning_rate: float = 0.002
+    """Peak learning rate."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay (Loshchilov and Hutter 2017), not on biases and normalisation."""
+    warm_up: int = 100
+    """Steps of linear warm-up."""
+    ema_decay: float = 0.998
+    """Decay of the exponential moving average of the weights; the average is what is exported."""
+    clip_norm: float = 5.0
+    """Gradients are scaled down to this norm."""
+    precision: str = 'bf16'
+    """bf16 (autocast) or fp32. On a Zen 4 CPU bf16 with channels_last is twice as fast."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Seed and how often the run says, scores and saves something."""
+
+    seed: int = 1
+    """Seed of initial weights, sampling and augmentation."""
+    log_every: int = 20
+    """Steps between two lines of the log."""
+    validate_every: int = 400
+    """Steps between two scores on the validation folders, each followed by a checkpoint."""
+    keep: int = 3
+    """Checkpoints kept; older ones are deleted."""
+    threads: int = 0
+    """Threads of the training process; 0: all cores."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run depends on."""
+
+    input: InputConfig = field(default_factory=InputConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        sizes = {'input.height': self.input.height, 'input.width': self.input.width,
+                 'augment.crop_height': self.augment.crop_height,
+                 'augment.crop_width': self.augment.crop_width}
+        for name, size in sizes.items():
+            if size < 32 or size % 32:
+                raise ConfigError(f'{name}: expected a multiple of 32, got {size!r}')
+        if self.augment.crop_height > self.input.height or \
+                self.augment.crop_width > self.input.width:
+            raise ConfigError('augment.crop_height and crop_width: expected at most the input '
+                              f'{self.input.height}x{self.input.width}')
+        if len(self.input.mean) != 3 or len(self.input.std) != 3 or min(self.input.std) <= 0:
+            raise ConfigError('input.mean and input.std: expected three numbers each, std above 0')
+        if len(self.model.widths) != 5 or min(self.model.widths) < 4:
+            raise ConfigError('model.widths: expected five channel counts of 4 or more, '
+                              f'got {self.model.widths!r}')
+        if self.optim.precision not in ('bf16', 'fp32'):
+            raise ConfigError(f"optim.precision: expected 'bf16' or 'fp32', "
+                              f'got {self.optim.precision!r}')
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Return the configuration of a YAML file with `section.key=value` overrides on top."""
+    content: Dict[str, Any] = {}
+    if path is not None:
+        try:
+            read = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f'{path}: expected a readable YAML file: {error}') from error
+        if not isinstance(read, dict):
+            raise ConfigError(f'{path}: expected a mapping of sections, got {read!r}')
+        content = read
+    for override in overrides:
+        _apply_override(content, override)
+    return _build(TrainConfig, content, '')
+
+
+def config_to_dict(config: TrainConfig) -> Dict[str, Any]:
+    """Return the configuration as plain lists and dicts that YAML can hold."""
+    plain = {name: dataclasses.asdict(getattr(config, name))
+             for name in (f.name for f in dataclasses.fields(config))}
+    for section in plain.values():
+        for key, value in section.items():
+            if isinstance(value, tuple):
+                section[key] = list(value)
+    return plain
+
+
+def _apply_override(content: Dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition('=')
+    section, dot, key = path.strip().partition('.')
+    if not equals or not dot or not key:
+        raise ConfigError(f'override: expected section.key=value, got {override!r}')
+    block = content.setdefault(section, {})
+    if not isinstance(block, dict):
+        raise ConfigError(f'{section}: expected a section with keys, got {block!r}')
+    try:
+        block[key] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f'{path}: expected a YAML value, got {text!r}') from error
+
+
+def _build(cls: Type[Section], content: Mapping[str, Any], where: str) -> Section:
+    hints = get_type_hints(cls)
+    values: Dict[str, Any] = {}
+    for key, value in content.items():
+        name = f'{where}{key}'
+        if key not in hints:
+            guess = nearest(str(key), _all_keys() if not where else hints)
+            hint = f'did you mean {guess!r}?' if guess else f'there are {", ".join(hints)}'
+            raise ConfigError(f'unknown key {name!r}; {hint}')
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f'{name}: expected a section with keys, got {value!r}')
+            values[key] = _build(hints[key], value, f'{name}.')
+        else:
+            values[key] = _checked(value, hints[key], name)
+    return cls(**values)
+
+
+def _all_keys() -> Sequence[str]:
+    sections = get_type_hints(TrainConfig)
+    keys = [f'{name}.{key}' for name, cls in sections.items() for key in get_type_hints(cls)]
+    return [*sections, *keys]
+
+
+def _checked(value: Any, wanted: Any, name: str) -> Any:
+    """Return the value as the field's type; integers are taken for floats, nothing else."""
+    items = get_args(wanted)
+    if items:  # Tuple[X, ...]
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{name}: expected a list, got {value!r}')
+        return tuple(_checked(item, items[0], f'{name}[{i}]') for i, item in enumerate(value))
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        raise ConfigError(f'{name}: expected {wanted.__name__}, got {value!r}')
+    return value

@@ -1,0 +1,188 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Image folders with masks: list the pairs, read them, keep decoded copies.
+
+Layout A: `FOLDER/IMG/<id>.jpg|png` beside `FOLDER/GT/<id>.png`, masks of one byte a pixel, class
+ids, 255 without a label, 254 "anything but flood" (training takes it as without a label).
+Decoding a 1280x720 pair costs as much as cutting ten crops of it, so the cache pays on two cores.
+"""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Protocol, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from evit_seg.core.errors import ConfigError, InputError
+from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD, LabelMap
+
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its mask."""
+
+    image: Path
+    mask: Path
+
+
+class Frames(Protocol):
+    """Decoded pairs by index: images RGB uint8 (H, W, 3), masks uint8 (H, W) of ids and 255."""
+
+    counts: np.ndarray
+    """(frames, classes) int64: pixels of each class in each frame."""
+
+    def __len__(self) -> int:
+        """Return the number of frames."""
+
+    def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Return image and mask of a frame."""
+
+
+def list_pairs(folders: Sequence[str | Path]) -> List[Pair]:
+    """Return the pairs of folders in layout A, by name; InputError names what is missing."""
+    pairs = []
+    for folder in map(Path, folders):
+        if not (folder / 'IMG').is_dir() or not (folder / 'GT').is_dir():
+            raise InputError(f'{folder}: expected a folder with IMG/ and GT/ in it '
+                             '(such as DIR/train), found none')
+        images = sorted(p for p in (folder / 'IMG').iterdir()
+                        if p.suffix.lower() in IMAGE_SUFFIXES)
+        found = [Pair(path, folder / 'GT' / f'{path.stem}.png') for path in images]
+        missing = [pair.mask for pair in found if not pair.mask.is_file()]
+        if missing:
+            raise InputError(f'{missing[0]}: expected a mask for the image of that name; '
+                             f'{len(missing)} of {len(found)} are missing')
+        if not found:
+            raise InputError(f'{folder / "IMG"}: expected {", ".join(IMAGE_SUFFIXES)}, found none')
+        pairs += found
+    return pairs
+
+
+def read_pair(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
+    """Return the RGB image (H, W, 3) and mask (H, W) of a pair; InputError names a bad file.
+
+    The mask is as it lies: ids below `classes`, 254 and 255.
+    """
+    image = _decode(pair.image, cv2.IMREAD_COLOR)
+    mask = _decode(pair.mask, cv2.IMREAD_UNCHANGED)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise InputError(f'{pair.mask}: expected one channel of 8 bits with class ids, '
+                         f'got {mask.dtype} {mask.shape}')
+    if mask.shape != image.shape[:2]:
+        raise InputError(f"{pair.mask}: expected the image's size {image.shape[:2]}, "
+                         f'got {mask.shape}')
+    outside = (mask >= classes) & (mask < NOT_FLOOD)
+    if outside.any():
+        raise InputError(f'{pair.mask}: expected ids below {classes}, 254 or 255, '
+                         f'got {int(mask[outside][0])}')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask
+
+
+def _decode(path: Path, flag: int) -> np.ndarray:
+    read = cv2.imread(str(path), flag)
+    if read is None:
+        raise InputError(f'{path}: expected an image, it cannot be decoded')
+    return np.asarray(read)
+
+
+def _read_for_training(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
+    image, mask = read_pair(pair, classes)
+    mask[mask == NOT_FLOOD] = IGNORE_INDEX
+    return image, mask
+
+
+class DecodedFrames:
+    """Frames decoded at each reading; sizes may differ."""
+
+    def __init__(self, pairs: Sequence[Pair], label_map: LabelMap) -> None:
+        self._pairs = list(pairs)
+        self._classes = len(label_map)
+        self.counts = np.stack([_count(self.read(i)[1], self._classes)
+                                for i in range(len(self._pairs))])
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Return image and mask of a frame."""
+        return _read_for_training(self._pairs[index], self._classes)
+
+
+class CachedFrames:
+    """Frames of one size, decoded once into memory-mapped .npy files that processes share."""
+
+    def __init__(self, pairs: Sequence[Pair], label_map: LabelMap, cache: Path,
+                 progress: Callable[[str], None]) -> None:
+        folder = cache / _fingerprint(pairs, label_map)
+        if not folder.is_dir():
+            _fill_cache(folder, pairs, len(label_map), progress)
+        self._images = np.load(folder / 'images.npy', mmap_mode='r')
+        self._masks = np.load(folder / 'masks.npy', mmap_mode='r')
+        self.counts = np.load(folder / 'counts.npy')
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
+        """Return image and mask of a frame as views of the map, not to be written to."""
+        return self._images[index], self._masks[index]
+
+
+def open_frames(folders: Sequence[str | Path], label_map: LabelMap, cache: str,
+                progress: Callable[[str], None] = print) -> Frames:
+    """Return the frames of folders in layout A, cached where `cache` names a folder."""
+    pairs = list_pairs(folders)
+    if cache:
+        return CachedFrames(pairs, label_map, Path(cache), progress)
+    return DecodedFrames(pairs, label_map)
+
+
+def split_sha256(pairs: Sequence[Pair]) -> str:
+    """Return the SHA-256 of a split: names and contents of its masks, in order."""
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(pair.image.name.encode())
+        digest.update(pair.mask.read_bytes())
+    return digest.hexdigest()
+
+
+def _count(mask_HW: np.ndarray, classes: int) -> np.ndarray:
+    return np.bincount(mask_HW.ravel(), minlength=256)[:classes].astype(np.int64)
+
+
+def _fingerprint(pairs: Sequence[Pair], label_map: LabelMap) -> str:
+    digest = hashlib.sha256(repr(label_map.slugs).encode())
+    for pair in pairs:
+        for path in (pair.image, pair.mask):
+            stat = path.stat()
+            digest.update(f'{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _fill_cache(folder: Path, pairs: Sequence[Pair], classes: int,
+                progress: Callable[[str], None]) -> None:
+    """Decode all pairs into a folder that gets its final name only when it is whole."""
+    partial = folder.with_name(f'{folder.name}.partial')
+    partial.mkdir(parents=True, exist_ok=True)
+    first, _ = read_pair(pairs[0], classes)
+    size = first.shape[:2]
+    images = np.lib.format.open_memmap(partial / 'images.npy', 'w+', np.uint8,
+                                       (len(pairs), *size, 3))
+    masks = np.lib.format.open_memmap(partial / 'masks.npy', 'w+', np.uint8, (len(pairs), *size))
+    counts = np.zeros((len(pairs), classes), np.int64)
+    for index, pair in enumerate(pairs):
+        image, mask = _read_for_training(pair, classes)
+        if image.shape[:2] != size:
+            raise ConfigError(f'{pair.image}: the cache needs images of one size, expected {size},'
+                              f" got {image.shape[:2]}; set data.cache to '' or split the folder")
+        images[index], masks[index], counts[index] = image, mask, _count(mask, classes)
+        if index % 500 == 499:
+            progress(f'decoded {index + 1} of {len(pairs)} pairs into {folder}')
+    np.save(partial / 'counts.npy', counts)
+    del images, masks
+    partial.rename(folder)

@@ -1,0 +1,133 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of one run: its configuration, provenance, log and checkpoints.
+
+    config.yaml          the whole configuration
+    provenance.yaml      git commit, command, version of torch
+    log.jsonl            one record a line: training, validation
+    checkpoints/step_000400.safetensors
+
+A run folder is never overwritten. Checkpoints are safetensors: nothing in them can run code.
+"""
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping
+
+import torch
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from evit_seg.core.errors import ConfigError, InputError
+from offline_train.config import TrainConfig, config_to_dict, load_config
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """An existing run folder."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: TrainConfig) -> RunDir:
+        """Make a new run folder; ConfigError if something is there already."""
+        if path.exists() and any(path.iterdir()):
+            raise ConfigError(f'{path} holds a run already and is not overwritten; '
+                              'name another folder with --out, or continue it with --resume')
+        (path / 'checkpoints').mkdir(parents=True, exist_ok=True)
+        _write_yaml(path / 'config.yaml', config_to_dict(config))
+        _write_yaml(path / 'provenance.yaml', provenance())
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> RunDir:
+        """Open a run folder; InputError if it is none."""
+        if not (path / 'config.yaml').is_file():
+            raise InputError(f'{path}: expected a run folder with config.yaml, found none')
+        return cls(path)
+
+    def config(self) -> TrainConfig:
+        """Return the configuration the run was started with."""
+        return load_config(self.path / 'config.yaml')
+
+    def provenance(self) -> Dict[str, Any]:
+        """Return what the run was made by: `git` and `command`."""
+        content: Dict[str, Any] = yaml.safe_load(
+            (self.path / 'provenance.yaml').read_text(encoding='utf-8'))
+        return content
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one record to the log."""
+        with (self.path / 'log.jsonl').open('a', encoding='utf-8') as out:
+            out.write(json.dumps(record) + '\n')
+
+    def checkpoints(self) -> List[Path]:
+        """Return the checkpoints, oldest first."""
+        return sorted((self.path / 'checkpoints').glob('step_*.safetensors'))
+
+    def save_checkpoint(self, step: int, tensors: Mapping[str, torch.Tensor], keep: int) -> Path:
+        """Write the checkpoint of a step and delete all but the newest `keep`."""
+        target = self.path / 'checkpoints' / f'step_{step:06d}.safetensors'
+        partial = target.with_suffix('.partial')
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial,
+                  metadata={'step': str(step)})
+        partial.replace(target)
+        for old in self.checkpoints()[:-max(keep, 1)]:
+            old.unlink()
+        return target
+
+    def load_checkpoint(self, name: str = 'latest') -> Checkpoint:
+        """Return a checkpoint: the latest, or the one of a step such as '400'."""
+        found = self.checkpoints()
+        if name != 'latest':
+            found = [path for path in found if int(path.stem.split('_')[1]) == int(name)]
+        if not found:
+            raise InputError(f'{self.path}: expected a checkpoint ({name}), found none')
+        try:
+            with safe_open(found[-1], framework='pt') as file:
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                return Checkpoint(int(file.metadata()['step']), tensors)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f'{found[-1]}: expected a whole safetensors file: {error}') from error
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a training state after `step` steps, by dotted names."""
+
+    step: int
+    tensors: Dict[str, torch.Tensor]
+
+    def part(self, prefix: str) -> Dict[str, torch.Tensor]:
+        """Return the tensors under a prefix such as 'ema', the prefix taken off."""
+        start = len(prefix) + 1
+        return {key[start:]: value for key, value in self.tensors.items()
+                if key.startswith(f'{prefix}.')}
+
+
+def provenance() -> Dict[str, Any]:
+    """Return the git commit of the source tree, the command line and torch's version."""
+    return {'git': _git_commit(), 'command': shlex.join(['offline_train', *sys.argv[1:]]),
+            'torch': str(torch.__version__)}
+
+
+def _git_commit() -> str:
+    """Return the commit of the source tree, '-dirty' after it if files differ, or 'unknown'."""
+    folder = Path(__file__).resolve().parent
+    try:
+        described = subprocess.run(
+            ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*'], cwd=folder,
+            capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'  # installed without its history: said in the manifest, not an error
+    return described.stdout.strip()
+
+
+def _write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(dict(content), sort_keys=False), encoding='utf-8')

@@ -1,0 +1,184 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny network goes the whole way: trained, resumed, exported, opened by the Segmenter."""
+from __future__ import annotations
+
+import argparse
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+pytest.importorskip('onnx', reason='export needs onnx')
+
+from evit_seg.core.bundle import self_test  # noqa: E402
+from evit_seg.core.errors import BundleError, ConfigError, InputError  # noqa: E402
+from evit_seg.core.labels import load_label_map  # noqa: E402
+from evit_seg.core.segmenter import Segmenter  # noqa: E402
+from offline_train import evaluate as evaluate_stage  # noqa: E402
+from offline_train import export as export_stage  # noqa: E402
+from offline_train import train as train_stage  # noqa: E402
+from offline_train.config import InputConfig, ModelConfig, load_config  # noqa: E402
+from offline_train.data.crops import CropDataset, class_weights  # noqa: E402
+from offline_train.data.folder import open_frames  # noqa: E402
+from offline_train.models import build_model  # noqa: E402
+from offline_train.run_dir import RunDir  # noqa: E402
+
+TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.crop_width=64',
+        'model.widths=[4, 4, 8, 8, 8]', 'optim.steps=4', 'optim.batch=2', 'optim.precision=fp32',
+        'optim.warm_up=1', 'run.log_every=1', 'run.validate_every=2', 'data.workers=0']
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Return a folder with four 96x128 frames under train/: noise around a colour per class."""
+    rng = np.random.default_rng(5)
+    for part in ('IMG', 'GT'):
+        (tmp_path / 'train' / part).mkdir(parents=True)
+    for index in range(4):
+        mask = np.repeat(rng.integers(0, 14, (6, 8)), 16, axis=0).repeat(16, axis=1)
+        mask = mask.astype(np.uint8)
+        image = (mask[..., None] * 17 + rng.integers(0, 17, (96, 128, 3))).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / 'train' / 'IMG' / f'{index}.png'), image)
+        cv2.imwrite(str(tmp_path / 'train' / 'GT' / f'{index}.png'), mask)
+    return tmp_path / 'train'
+
+
+def parse(stage, *words):
+    parser = argparse.ArgumentParser()
+    stage.add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def train(scenes, out, *overrides):
+    folder = f'[{scenes}]'
+    args = parse(train_stage, '--out', out, *TINY, f'data.train={folder}',
+                 f'data.validation={folder}', *overrides)
+    assert train_stage.main(args) == 0
+    return RunDir.open(out)
+
+
+def losses(run):
+    records = [json.loads(line) for line in (run.path / 'log.jsonl').read_text().splitlines()]
+    return {r['step']: r['loss'] for r in records if 'loss' in r}
+
+
+def test_train_export_open_and_evaluate(scenes, tmp_path, capsys):
+    run = train(scenes, tmp_path / 'run')
+    assert sorted(losses(run)) == [1, 2, 3, 4]
+    assert [p.name for p in run.checkpoints()] == ['step_000002.safetensors',
+                                                   'step_000004.safetensors']
+    export_stage.main(parse(export_stage, '--run', run.path, '--out', tmp_path / 'tiny'))
+    segmenter = Segmenter.open(str(tmp_path / 'tiny'), threads=1)
+    assert self_test(segmenter) == 1.0
+    manifest = segmenter.manifest
+    assert manifest.provenance['parity_with_torch']['agreement'] >= 0.999
+    assert manifest.normalise['mean'] == list(run.config().input.mean)
+    assert manifest.variants[0].stride == 4 and manifest.variants[0].ir_version <= 10
+    result = segmenter(np.zeros((48, 80, 3), np.uint8))
+    assert result.mask_HW.shape == (48, 80) and result.logits_CHW.shape == (14, 16, 24)
+
+    json_path = tmp_path / 'scores.json'
+    evaluate_stage.main(parse(evaluate_stage, '--bundle', tmp_path / 'tiny', '--data',
+                              scenes.parent, '--split', 'train', '--json', json_path))
+    assert json.loads(json_path.read_text())['data']['frames'] == 4
+    assert 'mIoU' in capsys.readouterr().out
+
+
+def test_the_bundle_computes_what_the_trained_weights_compute(scenes, tmp_path):
+    run = train(scenes, tmp_path / 'run', 'optim.steps=2')
+    export_stage.export(run, tmp_path / 'tiny')
+    model = build_model(run.config().model, 14)
+    model.load_state_dict(run.load_checkpoint().part('ema'))
+    model.eval()
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+    config = InputConfig()
+    normalised = (image.astype(np.float64) - config.mean) / config.std
+    with torch.no_grad():
+        wanted = model(torch.from_numpy(normalised.transpose(2, 0, 1)[None]).float())[0].numpy()
+    got = Segmenter.open(str(tmp_path / 'tiny'), threads=1).engine.infer(image)
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(scenes, tmp_path):
+    whole = losses(train(scenes, tmp_path / 'whole'))
+    run = train(scenes, tmp_path / 'cut')
+    run.checkpoints()[-1].unlink()  # as if it had been interrupted after step 2
+    (run.path / 'log.jsonl').unlink()
+    train_stage.main(parse(train_stage, '--resume', run.path))
+    assert losses(run) == {step: whole[step] for step in (3, 4)}
+
+
+def test_a_run_is_not_overwritten_and_resume_takes_no_new_settings(scenes, tmp_path):
+    train(scenes, tmp_path / 'run', 'optim.steps=1')
+    with pytest.raises(ConfigError, match='not overwritten'):
+        train(scenes, tmp_path / 'run')
+    with pytest.raises(ConfigError, match='leave out'):
+        train_stage.main(parse(train_stage, '--resume', tmp_path / 'run', '--out', 'x'))
+    with pytest.raises(InputError, match='expected a run folder'):
+        RunDir.open(tmp_path / 'nothing')
+    with pytest.raises(InputError, match='expected a checkpoint'):
+        RunDir.open(tmp_path / 'run').load_checkpoint('77')
+
+
+def test_a_truncated_checkpoint_is_named(scenes, tmp_path):
+    run = train(scenes, tmp_path / 'run', 'optim.steps=1')
+    path = run.checkpoints()[-1]
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match='step_000001'):
+        run.load_checkpoint()
+
+
+def test_export_fails_where_the_graph_and_torch_disagree():
+    torch.manual_seed(0)
+    config = InputConfig(height=64, width=96)
+    tiny = ModelConfig(widths=(4, 4, 8, 8, 8))
+    one, other = (export_stage.Deployed(build_model(tiny, 14), config).eval() for _ in range(2))
+    model = export_stage.export_onnx(one, config, 17)
+    image = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+    assert export_stage.check_parity(model, one, [image])['agreement'] == 1.0
+    with pytest.raises(BundleError, match='agree on'):
+        export_stage.check_parity(model, other, [image])
+
+
+def test_the_demo_network_keeps_its_size():
+    model = build_model(ModelConfig(), 14)
+    parameters = sum(p.numel() for p in model.parameters())
+    assert 0.85e6 < parameters < 1.0e6
+    deployed = export_stage.Deployed(model, InputConfig()).eval()
+    assert len(export_stage.export_onnx(deployed, InputConfig(), 17)) <= 4e6
+
+
+def test_an_unknown_network_is_named():
+    with pytest.raises(ConfigError, match="got 'unet'"):
+        build_model(ModelConfig(name='unet'), 14)
+
+
+def test_crops_depend_on_seed_and_index_alone(scenes):
+    label_map = load_label_map()
+    frames = open_frames([scenes], label_map, '')
+    config = load_config(None, TINY)
+    first, second = (CropDataset(frames, label_map, config) for _ in range(2))
+    for index in range(8):
+        for one, other in zip(first[index], second[index], strict=True):
+            assert torch.equal(one, other)
+    assert first[0][0].shape == (32, 64, 3) and first[0][1].shape == (16, 32)
+
+
+def test_focus_crops_hold_their_class(scenes):
+    label_map = load_label_map()
+    frames = open_frames([scenes], label_map, '')
+    config = load_config(None, [*TINY, 'augment.focus_fraction=1.0', 'augment.focus=[person]',
+                                'loss.stride=1', 'optim.batch=20'])
+    person = label_map.by_slug('person').id
+    assert frames.counts[:, person].any()
+    dataset = CropDataset(frames, label_map, config)
+    assert all((dataset[index][1] == person).any() for index in range(20))
+
+
+def test_rare_classes_weigh_more_up_to_the_bound():
+    weights = class_weights(np.array([900_000, 90_000, 10, 0]), 0.5, 2.0)
+    assert weights[0] < weights[1] < weights[2] == 2.0
+    assert weights[3] == 1.0
