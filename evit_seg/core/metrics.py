@@ -123,7 +123,7 @@ def resize_truth(truth_HW: np.ndarray, size_hw: Tuple[int, int]) -> np.ndarray:
         return truth_HW
     rows, columns = ((np.arange(new) * 2 + 1) * old // (2 * new)
                      for old, new in zip(truth_HW.shape, size_hw))
-    return truth_HW[rows[:, None], columns]
+    return np.asarray(truth_HW[rows[:, None], columns])
 
 
 class ScoreAccumulator:
