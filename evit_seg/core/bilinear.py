@@ -91,4 +91,5 @@ def argmax_at(logits_CHW: np.ndarray, rows: Axis, cols: Axis, y: np.ndarray, x: 
 
 def _fma(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """Return float32 a * b + c with a single rounding."""
-    return (a.astype(np.float64) * b + c).astype(np.float32)
+    exact: np.ndarray = a.astype(np.float64) * b + c
+    return exact.astype(np.float32)

@@ -222,23 +222,35 @@ def _draw_lines(mask_HW: np.ndarray, lines: _Lines, cols: Axis, tolerance: np.fl
     split = np.minimum(np.maximum(split, 0), size)
     # Both neighbours of the crossing must be beyond doubt; then so are all pixels behind them.
     before, after = start + np.maximum(split - 1, 0), start + np.minimum(split, size - 1)
-    lead_before, lead_after = (lines.lead_left * cols.in_low[x] - lines.lead_right * cols.in_high[x]
-                               for x in (before, after))
+    lead_before, lead_after = (
+        lines.lead_left * cols.in_low[x] - lines.lead_right * cols.in_high[x]
+        for x in (before, after))
     sure = (lines.left == lines.right) | (((split == 0) | (lead_before > tolerance))
                                           & ((split == size) | (lead_after < -tolerance)))
-    for width in np.flatnonzero(np.bincount(size)):
-        some = np.flatnonzero(size == width)
-        # Row k of `steps` is k ones, then zeros: left class where one, right class where zero.
-        steps = np.tri(width + 1, width, -1, np.uint8)
-        drawn = steps.take(split[some], axis=0)
-        drawn *= (lines.left[some] - lines.right[some])[:, None]
-        drawn += lines.right[some][:, None]
-        # Whole runs at once: every place of the mask as the begin of an item of `width` bytes.
-        item = np.dtype((np.void, int(width)))
-        places = np.ndarray((mask_HW.size - width + 1,), item, mask_HW, 0, (1,))
-        places[lines.y[some] * mask_HW.shape[1] + start[some]] = drawn.view(item)[:, 0]
+    _draw_runs(mask_HW, lines.y * mask_HW.shape[1] + start, size, split, lines.left, lines.right)
     return _draw_closely(mask_HW, lines.pick(np.flatnonzero(~(sure & lines.sure))), cols,
                          tolerance)
+
+
+def _draw_runs(mask_HW: np.ndarray, place: np.ndarray, size: np.ndarray, split: np.ndarray,
+               left: np.ndarray, right: np.ndarray) -> None:
+    """Write runs of `size` pixels from the flat index `place` on: `split` left, then right."""
+    widths = np.flatnonzero(np.bincount(size)).tolist()
+    for width in widths:
+        if len(widths) > 1:
+            some = np.flatnonzero(size == width)
+            runs = [column[some] for column in (place, split, left, right)]
+        else:
+            runs = [place, split, left, right]
+        # Row k of `steps` is k ones, then zeros: left class where one, right class where zero.
+        steps = np.tri(width + 1, width, -1, dtype=np.uint8)
+        drawn = steps.take(runs[1], axis=0)
+        drawn *= (runs[2] - runs[3])[:, None]
+        drawn += runs[3][:, None]
+        # Whole runs at once: every place of the mask as the begin of an item of `width` bytes.
+        item = np.dtype((np.void, width))
+        places = np.ndarray((mask_HW.size - width + 1,), item, mask_HW, 0, (1,))
+        places[runs[0]] = drawn.view(item)[:, 0]
 
 
 def _draw_closely(mask_HW: np.ndarray, lines: _Lines, cols: Axis, tolerance: np.float32

@@ -40,7 +40,7 @@ def upscale_argmax(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int
     mixed = (corner != labels_HW[:-1, 1:]) | (corner != labels_HW[1:, :-1]) \
         | (corner != labels_HW[1:, 1:]) | (corner == _UNSURE)
     mixed &= (rows.size_px > 0)[:, None] & (cols.size_px > 0)
-    mask_HW = corner.take(cols.cell, axis=1).take(rows.cell, axis=0)
+    mask_HW: np.ndarray = corner.take(cols.cell, axis=1).take(rows.cell, axis=0)
     draw_boundaries(mask_HW, logits, mixed, rows, cols, peak, tolerance)
     return mask_HW
 
@@ -67,7 +67,7 @@ def confidence(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int, in
     logits = _checked(logits_CHW, geometry, out_hw)
     spread = logits - logits.max(axis=0)
     spread /= np.float32(temperature)
-    best_HW = np.reciprocal(np.exp(spread, out=spread).sum(axis=0))
+    best_HW: np.ndarray = np.reciprocal(np.exp(spread, out=spread).sum(axis=0))
     for axis in (0, 1):
         # cv2.resize spans the whole grid: an axis with padding goes by the table instead.
         if geometry.content_px(axis) != geometry.input_hw[axis]:
@@ -116,7 +116,8 @@ def _sure_labels(logits: np.ndarray, tolerance: np.float32) -> np.ndarray:
     # One small matrix product is several times faster than argmax along the first axis.
     label, count = ids_and_ones @ near.astype(np.float32)
     label[count != 1] = _UNSURE
-    return label.astype(np.uint8).reshape(height, width)
+    labels_HW: np.ndarray = label.astype(np.uint8).reshape(height, width)
+    return labels_HW
 
 
 def _every_pixel(logits: np.ndarray, rows: Axis, cols: Axis) -> np.ndarray:
@@ -132,4 +133,5 @@ def _along(grid_HW: np.ndarray, table: Axis, axis: int) -> np.ndarray:
     """Return the grid interpolated along one axis by its table."""
     shape = (-1, 1) if axis == 0 else (1, -1)
     low, high = (grid_HW.take(line + table.first, axis) for line in (table.low, table.high))
-    return low * table.w_low.reshape(shape) + high * table.w_high.reshape(shape)
+    between: np.ndarray = low * table.w_low.reshape(shape) + high * table.w_high.reshape(shape)
+    return between
