@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--scenes', type=int, default=0, metavar='N',
                         help='render N still scenes for training instead of a flight')
     parser.add_argument('--val-share', type=float, default=0.1, metavar='SHARE',
-                        help='share of the scenes\' worlds that go to val (default %(default)s)')
+                        help='share of the worlds that go to val (default %(default)s)')
     parser.add_argument('--seconds', type=float, default=60.0, metavar='S',
                         help='length of the flight (default %(default)s)')
     parser.add_argument('--rate', type=float, default=10.0, metavar='HZ',
@@ -107,7 +107,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _render_scenes(args: argparse.Namespace) -> Dict[str, Dict[str, float]]:
     worlds = -(-args.scenes // VIEWS_PER_WORLD)
-    for_val = int(round(worlds * args.val_share))
+    for_val = round(worlds * args.val_share)
     tasks = []
     for index in range(worlds):
         split = 'val' if index >= worlds - for_val else 'train'

@@ -88,7 +88,7 @@ def draw_parts(picture: Picture, camera: Camera, parts: Sequence[Part], class_id
         spots = (place + 0.5 - low) * fine - 0.5
         colour = tuple(float(c) for c in part.colour)
         if isinstance(part, Capsule):
-            thick = max(int(round(2 * part.radius_m * scale * fine)), 1)
+            thick = max(round(2 * part.radius_m * scale * fine), 1)
             ends = [tuple(int(v) for v in np.round(p * 8)) for p in spots]
             cv2.line(canvas, ends[0], ends[1], colour, thick, cv2.LINE_8, 3)
             cv2.line(cover, ends[0], ends[1], 255, thick, cv2.LINE_8, 3)
@@ -118,7 +118,7 @@ def cast_shadow(shadow_HW: np.ndarray, camera: Camera, parts: Sequence[Part],
             continue
         spots = np.round(pixels * 8).astype(np.int32)
         if isinstance(part, Capsule):
-            thick = max(int(round(2 * part.radius_m * camera.focal_px / depth.mean())), 1)
+            thick = max(round(float(2 * part.radius_m * camera.focal_px / depth.mean())), 1)
             cv2.line(shadow_HW, tuple(int(v) for v in spots[0]), tuple(int(v) for v in spots[1]),
                      255, thick, cv2.LINE_AA, 3)
         else:

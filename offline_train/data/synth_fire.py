@@ -76,8 +76,9 @@ class Fire:
         height = max(float(pixels[0, 1] - pixels[1, 1]) + width * 0.3, width * 0.9)
         if width < 2 or np.abs(pixels).max() > 20000:
             return None
-        return (int(round(pixels[0, 0] - width / 2)), int(round(pixels[0, 1] + width * 0.2
-                - height)), int(round(width)), int(round(height)))
+        return (round(float(pixels[0, 0] - width / 2)),
+                round(float(pixels[0, 1] + width * 0.2 - height)), round(float(width)),
+                round(float(height)))
 
     def _flame(self, time_s: float):
         up = np.linspace(1.0, 0.0, _ROWS, dtype=np.float32)[:, None]

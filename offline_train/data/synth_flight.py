@@ -38,7 +38,7 @@ class Flight:
     @property
     def frames(self) -> int:
         """Number of frames."""
-        return int(round(self.seconds * self.rate_hz))
+        return round(self.seconds * self.rate_hz)
 
     def time_s(self, index: int) -> float:
         """Time of a frame since the first, in seconds."""
@@ -52,7 +52,7 @@ class Flight:
         wave = np.sin(2 * np.pi * time_s / period + phase)
         shake = 0.25 * np.sin(2 * np.pi * time_s * np.array([0.9, 1.3]) + phase[:2])
         return Camera(_LEAD_M + SPEED_M_S * time_s, _WIDTH_M / 2 + 5.0 * wave[0],
-                      36.0 + 8.0 * wave[1], 90.0 + 14.0 * wave[2] + shake[0],
+                      41.0 + 8.0 * wave[1], 90.0 + 14.0 * wave[2] + shake[0],
                       -(68.0 + 14.0 * wave[3] + 2.0 * wave[4]) + shake[1], *self.size_wh)
 
     def frame_rng(self, index: int) -> np.random.Generator:
@@ -84,7 +84,7 @@ def flight_plan(rng: np.random.Generator, seconds: float) -> WorldPlan:
     """
     length = SPEED_M_S * seconds
     plan = WorldPlan((_LEAD_M + length + _AHEAD_M, _WIDTH_M), pass_speed_m_s=SPEED_M_S)
-    cycles = max(int(round(seconds / _CYCLE_S)), 1)
+    cycles = max(round(seconds / _CYCLE_S), 1)
     span = length / cycles
     for cycle in range(cycles):
         start = _LEAD_M + 12.0 + cycle * span
@@ -106,7 +106,7 @@ def _plan_cycle(rng: np.random.Generator, plan: WorldPlan, start_m: float, span_
         east = start_m + (number + rng.uniform(0.3, 0.7)) * step
         river = slug in RIVERS[:2] and rng.random() < 0.4
         side = (1 if number % 2 else -1) * rng.uniform(4, 13)
-        radius = float(np.clip(step * 0.35, 6.0, 13.0) * rng.uniform(0.85, 1.1))
+        radius = float(np.clip(step * 0.4, 8.0, 15.0) * rng.uniform(0.85, 1.1))
         plan.sites.append(Site(slug, float(east), float(middle + side), radius, river))
     plan.roads.append((start_m + span_m * float(rng.uniform(0.2, 0.4)), beside(8), 1.2))
     plan.roads.append((start_m + span_m * float(rng.uniform(0.6, 0.8)), beside(8), 2.2))
@@ -114,11 +114,11 @@ def _plan_cycle(rng: np.random.Generator, plan: WorldPlan, start_m: float, span_
         east = start_m + span_m * float(rng.uniform(0, 1))
         away = (1 if number % 4 < 2 else -1) * rng.uniform(7, 18)
         plan.houses.append((east, float(middle + away), number % 2 == 0))
-    for number in range(max(int(span_m / 70), 2)):
+    for _ in range(max(int(span_m / 70), 2)):
         plan.fires.append((start_m + span_m * float(rng.uniform(0.05, 0.95)), beside(12)))
     for _ in range(max(int(span_m / 24), 5)):
         plan.vehicles.append((start_m + span_m * float(rng.uniform(0, 1)), beside(14)))
-    groups = max(int(round(span_m / 120)), 1)
+    groups = max(round(span_m / 120), 1)
     for group in range(groups):
         first = start_m + span_m * (group + rng.uniform(0.05, 0.2)) / groups
         reach = min(45.0, span_m / groups * 0.4)

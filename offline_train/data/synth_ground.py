@@ -110,17 +110,17 @@ def _shore(rng: np.random.Generator, ground: Ground, box: Box, cover_HW: np.ndar
 def _paint_cracks(rng: np.random.Generator, ground: Ground, box: Box, image: np.ndarray,
                   reach_HW: np.ndarray) -> None:
     x0, y0, x1, y1 = box
-    bare = reach_HW < 0.85
-    if rng.random() < 0.5:  # broken open in the land as it lies, without a patch of bare soil
-        image[:] = ground.rgb[y0:y1, x0:x1]
-    else:
-        ground.blend(box, image, bare, class_ids()['background'], px(0.8))
-        image[:] = ground.rgb[y0:y1, x0:x1]
+    if rng.random() < 0.75:  # else broken open in the land as it lies, without bare soil around
+        ground.blend(box, image, reach_HW < 1.1, class_ids()['background'], px(0.8))
+    image[:] = ground.rgb[y0:y1, x0:x1]
     lines = draw_cracks(rng, image, ground.sun_rad)
     lines[reach_HW > 1.0] = 0
     away = cv2.distanceTransform(255 - lines, cv2.DIST_L2, 3)
     ground.blend(box, image, away < px(0.4), class_ids()['background'])
-    ground.ids[y0:y1, x0:x1][away < px(1.0)] = class_ids()['cracks_fissure_subsidence']
+    side = int(px(2.4)) | 1
+    band = cv2.morphologyEx((away < px(1.0)).astype(np.uint8), cv2.MORPH_CLOSE,
+                            cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)))
+    ground.ids[y0:y1, x0:x1][band > 0] = class_ids()['cracks_fissure_subsidence']
 
 
 def paint_river(rng: np.random.Generator, ground: Ground, slug: str, start_px: np.ndarray,
@@ -179,7 +179,7 @@ def _bush(rng: np.random.Generator, ground: Ground, x: int, y: int, radius_px: f
     away = (-np.cos(ground.sun_rad), -np.sin(ground.sun_rad))
     turns = np.linspace(0, 2 * np.pi, 14)
     round_N2 = np.stack([np.cos(turns), np.sin(turns)], axis=1) * radius_px
-    ground.darken(round_N2 + (x, y) + np.array(away) * radius_px * 0.9, 0.5)
+    ground.darken(round_N2 + (x, y) + np.array(away) * radius_px * 0.55, 0.55)
     light = relief(np.sqrt(np.maximum(dome, 0)), ground.sun_rad, 0.8)
     level = 0.5 + 0.3 * light + (0.14 if kind == 'forest' else 0.05) * grain(rng, u.shape)
     base = pick_colour(rng, kind, 0.2)

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Textures of the area classes, (H, W, 3) uint8 RGB each: what tells them apart is their make.
 
-Avalanche: sharp lumps with shadows. Debris: boulders and logs in streaked mud. Water: long ripples
-and glints. Ice jam: pale plates with dark gaps. Lava: dark crust, glowing joints. Pyroclastic flow:
-large round billows under streaks. Cracks: dark branching lines on bare soil.
+Avalanche: sharp lumps with shadows. Debris: boulders and logs in streaked mud. Water: long
+ripples and glints. Ice jam: pale plates with dark gaps. Lava: dark crust, glowing joints.
+Pyroclastic flow: large round billows under streaks. Cracks: dark branching lines on bare soil.
 """
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def avalanche(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.nda
     height += 0.7 * fractal(rng, size_hw, px(2.2), 4, 0.6, billow=True)
     light = relief(cv2.GaussianBlur(height, (3, 3), 0), sun_rad, 1.6)
     dirt = fractal(rng, size_hw, px(3.0), 3, stretch=5.0, angle_rad=flow)
-    base = pick_colour(rng, 'avalanche', 0.25)
+    base = pick_colour(rng, 'avalanche', 0.12)
     level = 0.55 + 0.34 * light + 0.10 * dirt + 0.03 * grain(rng, size_hw)
     return ramp(level, (shade(base, 0.42), shade(base, 0.78), base, shade(base, 1.2)))
 
@@ -54,8 +54,8 @@ def debris(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarra
     mud = ramp(level, (shade(base, 0.5), base, shade(base, 1.4)))
     stone = shade(base, rng.uniform(0.85, 1.35)) * 0.7 + pick_colour(rng, 'rock', 0.3) * 0.3
     area_m2 = size_hw[0] * size_hw[1] / px(1.0) ** 2
-    for _ in range(int(area_m2 * rng.uniform(0.12, 0.28))):
-        _boulder(rng, mud, stone, sun_rad, px(0.18 + rng.exponential(0.3)))
+    for _ in range(int(area_m2 * rng.uniform(0.25, 0.5))):
+        _boulder(rng, mud, stone, sun_rad, px(0.2 + rng.exponential(0.25)))
     for _ in range(int(area_m2 * rng.uniform(0.0, 0.025))):
         _log(rng, mud, flow + rng.normal(0, 0.5), sun_rad)
     return mud
@@ -105,7 +105,7 @@ def water(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarray
     broad = fractal(rng, size_hw, px(14.0), 2)
     ripple = fractal(rng, size_hw, px(rng.uniform(0.35, 0.8)), 2, 0.5, stretch=4.5,
                      angle_rad=wind)
-    base = pick_colour(rng, 'water', 0.3)
+    base = pick_colour(rng, 'water', 0.15)
     contrast = rng.uniform(0.16, 0.3)
     level = 0.42 + 0.14 * broad + contrast * ripple
     image = ramp(level, (shade(base, 0.6), base, shade(base, 1.3), shade(base, 1.7) + 25))
@@ -126,7 +126,7 @@ def ice_jam(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarr
     rim = np.exp(-np.square((edge - gap * 1.8) / (gap * 0.8)))
     level = tone + 0.25 * rim + 0.10 * fractal(rng, size_hw, px(1.5), 3) \
         + 0.03 * grain(rng, size_hw)
-    base = pick_colour(rng, 'ice', 0.25)
+    base = pick_colour(rng, 'ice', 0.08)
     image = ramp(level, (shade(base, 0.62), shade(base, 0.95), shade(base, 1.2)))
     deep = shade(pick_colour(rng, 'water', 0.3), rng.uniform(0.3, 0.6))
     return _blend(image, deep, 1.0 - plate)
@@ -139,7 +139,7 @@ def lava(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarray:
     fine = fractal(rng, size_hw, px(0.7), 3, 0.6, billow=True)
     crust = 0.4 + 0.25 * relief(fine, sun_rad, 1.0) + 0.1 * fine \
         + per_cell(rng, labels, -0.12, 0.12) + 0.04 * grain(rng, size_hw)
-    base = pick_colour(rng, 'lava', 0.2)
+    base = pick_colour(rng, 'lava', 0.1)
     image = ramp(crust, (shade(base, 0.35), base, shade(base, 1.8)))
     hot = smoothstep(-0.5, 0.5, value_noise(rng, size_hw, px(9.0)) + rng.uniform(-0.1, 0.6))
     width = px(rng.uniform(0.1, 0.25))
@@ -179,7 +179,7 @@ def draw_cracks(rng: np.random.Generator, image: np.ndarray,
     height, width = image.shape[:2]
     main = rng.uniform(0, np.pi)
     todo: List[Tuple[np.ndarray, float, float, float]] = []
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(int(rng.integers(4, 8))):
         start = np.array([width, height]) * rng.uniform(0.25, 0.75, 2)
         for way in (main, main + np.pi):
             todo.append((start, way + rng.normal(0, 0.25), px(rng.uniform(0.25, 0.6)),
@@ -191,9 +191,9 @@ def draw_cracks(rng: np.random.Generator, image: np.ndarray,
             step = px(rng.uniform(0.5, 1.2))
             heading += rng.normal(0, 0.4)
             end = point + step * np.array([np.cos(heading), np.sin(heading)])
-            _line(lines, point, end, np.full(3, 255.0), int(round(thick)))
+            _line(lines, point, end, np.full(3, 255.0), round(thick))
             point, travelled, thick = end, travelled + step, thick * rng.uniform(0.93, 1.01)
-            if rng.random() < 0.16 and len(todo) < 24:
+            if rng.random() < 0.16 and len(todo) < 36:
                 side = heading + rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1.2)
                 todo.append((point, side, thick * 0.7, length * 0.35))
     jagged = np.round(value_noise(rng, (height, width), 6.0) * 3).astype(np.float32)

@@ -49,10 +49,10 @@ def class_ids() -> Dict[str, int]:
     return {entry.slug: entry.id for entry in load_label_map()}
 
 
-def pick_colour(rng: np.random.Generator, kind: str, shared: float = 0.35) -> np.ndarray:
+def pick_colour(rng: np.random.Generator, kind: str, shared: float = 0.22) -> np.ndarray:
     """Return a base colour, RGB float (3,): one of `kind`'s own, or with odds `shared` any."""
     pool = _SHARED if rng.random() < shared else _LIKELY[kind]
     base = np.asarray(pool[rng.integers(len(pool))], np.float64)
-    brightness = rng.uniform(0.75, 1.22)
-    cast = rng.uniform(0.9, 1.1, 3)
+    brightness = rng.uniform(0.78, 1.2)
+    cast = rng.uniform(0.93, 1.07, 3)
     return np.clip(base * brightness * cast, 8, 248)

@@ -52,10 +52,11 @@ def sand(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarray:
 def forest(rng: np.random.Generator, size_hw: Size, sun_rad: float) -> np.ndarray:
     """Return tree crowns seen from above: round, leafy, dark between."""
     labels, edge = cells(rng, size_hw, px(rng.uniform(2.6, 4.2)), 0.9)
-    dome = np.sqrt(np.minimum(edge, px(1.5)) / px(1.5))
-    leaves = value_noise(rng, size_hw, px(0.3))
-    light = relief(cv2.GaussianBlur(dome, (0, 0), 3.0), sun_rad, 5.0)
-    level = 0.1 + 0.4 * dome + 0.18 * light + 0.13 * leaves + per_cell(rng, labels, -0.1, 0.15)
+    leaves = fractal(rng, size_hw, px(0.7), 3, 0.8)
+    edge = np.maximum(edge + px(0.45) * leaves, 0)
+    dome = np.sqrt(np.minimum(edge, px(1.6)) / px(1.6))
+    light = relief(cv2.GaussianBlur(dome, (0, 0), 2.0), sun_rad, 3.0)
+    level = 0.1 + 0.36 * dome + 0.12 * light + 0.22 * leaves + per_cell(rng, labels, -0.1, 0.12)
     base = pick_colour(rng, 'forest', 0.1)
     return ramp(level, (shade(base, 0.25), base, shade(base, 1.7)))
 

@@ -99,7 +99,7 @@ def build_world(rng: np.random.Generator, plan: WorldPlan) -> World:
         if spot is not None:
             world.people.append(new_person(rng, _next(world), *spot))
     for east, south in plan.fires:
-        _add_fire(rng, world, east, south)
+        _add_fire(rng, world, free, east, south)
     for _ in range(plan.clutter):
         spot = _free_spot(rng, free, *(rng.uniform(0, 1, 2) * plan.size_m), 3.0)
         if spot is not None:
@@ -189,7 +189,8 @@ def _add_vehicles(rng: np.random.Generator, world: World, plan: WorldPlan,
         world.vehicles.append(new_vehicle(rng, _next(world), *spot, heading, speed, mid_s))
 
 
-def _add_fire(rng: np.random.Generator, world: World, east: float, south: float) -> None:
+def _add_fire(rng: np.random.Generator, world: World, free_HW: np.ndarray, east: float,
+              south: float) -> None:
     """Light a group of flames: on the ground, scorching it, or in a house near by."""
     base_m = 0.0
     near = [b for b in world.buildings if np.hypot(b.east_m - east, b.south_m - south) < 9.0]
@@ -197,6 +198,10 @@ def _add_fire(rng: np.random.Generator, world: World, east: float, south: float)
         house = near[int(rng.integers(len(near)))]
         east, south, base_m = house.east_m, house.south_m, house.height_m * 0.7
     else:
+        found = _free_spot(rng, free_HW, east, south, 3.0)
+        if found is None:
+            return
+        east, south = found
         turns = np.linspace(0, 2 * np.pi, 20)
         ring = np.stack([np.cos(turns), np.sin(turns)], 1) * px(2.2)
         ring *= rng.uniform(0.6, 1.2, (20, 1))
