@@ -79,23 +79,30 @@ def _cells_of(logits_CHW: np.ndarray, best_HW: np.ndarray, rule: AlertRule,
     bias = np.float32(rule.logit_bias)
     raised_HW = logits_CHW[rule.class_id] + max(bias, np.float32(0))
     candidates = np.flatnonzero(raised_HW >= best_HW)
-    columns = logits_CHW.reshape(classes, -1)[:, candidates]  # (C, cells)
+    columns = np.take(logits_CHW.reshape(classes, -1), candidates, axis=1)  # (C, cells)
     columns[rule.class_id] += bias
-    owned = columns.argmax(axis=0) == rule.class_id
-    cells, columns = candidates[owned], columns[:, owned]
+    own = columns[rule.class_id]
+    owned = own >= columns.max(axis=0)
+    if rule.class_id > 0:
+        owned &= own > columns[:rule.class_id].max(axis=0)
+    if not owned.all():
+        candidates, columns, own = candidates[owned], columns[:, owned], own[owned]
     # The class is the maximum of its column: every exponent is at most 0, nothing overflows.
-    odds = np.exp((columns - columns[rule.class_id]) / np.float32(temperature))
-    return cells, 1.0 / odds.sum(axis=0)
+    odds = np.exp((columns - own) / np.float32(temperature))
+    return candidates, 1.0 / odds.sum(axis=0)
 
 
 def _regions(cells: np.ndarray, probability: np.ndarray, shape_hw: Tuple[int, ...],
              origin_xy: Tuple[int, int], geometry: Geometry, rule: AlertRule) -> List[Region]:
     """Return the connected regions of the cells that are large and certain enough."""
-    owned_HW = np.zeros(shape_hw, np.uint8)
-    owned_HW.ravel()[cells] = 1
+    rows, columns = np.divmod(cells, shape_hw[1])
+    top, left = int(rows.min()), int(columns.min())
+    rows, columns = rows - top, columns - left
+    owned_HW = np.zeros((int(rows.max()) + 1, int(columns.max()) + 1), np.uint8)
+    owned_HW[rows, columns] = 1
     count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(
         owned_HW, connectivity=8, ltype=cv2.CV_32S)
-    totals = np.bincount(labels_HW.ravel()[cells], weights=probability, minlength=count)
+    totals = np.bincount(labels_HW[rows, columns], weights=probability, minlength=count)
     area = stats[:, cv2.CC_STAT_AREA]
     pixels = area * geometry.grid_cell_area_px()
     confidence = totals / np.maximum(area, 1)  # none lies outside when the class fills the grid
@@ -104,7 +111,7 @@ def _regions(cells: np.ndarray, probability: np.ndarray, shape_hw: Tuple[int, ..
     regions = []
     for index in np.flatnonzero(holds):
         x, y, w, h = (int(v) for v in stats[index, :4])
-        x, y = x + origin_xy[0], y + origin_xy[1]
+        x, y = x + left + origin_xy[0], y + top + origin_xy[1]
         box = geometry.grid_box_to_source(x, y, x + w, y + h)
         regions.append(Region(*box, float(pixels[index]), float(confidence[index])))
     return sorted(regions, key=lambda r: (-r.pixels, r.y, r.x))

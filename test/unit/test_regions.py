@@ -176,3 +176,12 @@ def test_against_a_flood_fill(seed, bias, min_confidence, min_pixels, temperatur
     assert [(r.x, r.y, r.w, r.h) for r in got] == [r[:4] for r in expected]
     np.testing.assert_allclose([(r.pixels, r.confidence) for r in got],
                                [r[4:] for r in expected], rtol=1e-5)
+
+
+def test_cells_that_are_not_a_number_hold_nothing():
+    logits = background()
+    logits[PERSON, 3, 7] = 20.0
+    logits[:, 3, 8] = np.nan
+    logits[PERSON, 8, 9] = np.nan
+    (region,) = regions_of(logits)[PERSON]
+    assert region.pixels == pytest.approx(CELL_PX)
