@@ -9,8 +9,8 @@ from typing import Deque, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
-OUTCOMES: Tuple[str, ...] = ('processed', 'replaced', 'too_old', 'malformed', 'disabled')
-"""How a frame can end; a frame that has not ended yet is 'in_work'."""
+OUTCOMES: Tuple[str, ...] = ('processed', 'replaced', 'too_old', 'malformed', 'disabled', 'failed')
+"""How a frame can end ('failed': the engine raised); one that has not ended yet is 'in_work'."""
 
 
 class FrameCounters:

@@ -1,0 +1,59 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node's subscriptions: the camera, raw or compressed, and its calibration."""
+from __future__ import annotations
+
+from typing import Any, Callable, Tuple
+
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from evit_seg.ros.convert import CameraMessage
+from evit_seg.ros.graph import why_silent
+from evit_seg.ros.params import NodeConfig
+
+COMPRESSED = '/compressed'
+
+
+def image_topic(node: Node, transport: str) -> str:
+    """Return the absolute topic that is listened to, remaps applied.
+
+    A remap of image_raw does not carry over to image_raw/compressed by itself: so the suffix is
+    put behind the remapped name, unless the remap names it already.
+    """
+    topic = node.resolve_topic_name('image_raw')
+    wanted = transport == 'compressed' and not topic.endswith(COMPRESSED)
+    return topic + COMPRESSED if wanted else topic
+
+
+class Inputs:
+    """The subscriptions of an active node; closed when it is not active any more."""
+
+    def __init__(self, node: Node, config: NodeConfig, on_image: Callable[[CameraMessage], None],
+                 on_camera_info: Callable[[CameraInfo], None]) -> None:
+        self._node = node
+        self.topic = image_topic(node, config.image_transport)
+        self._kind, self._type_name = _message_type(config.image_transport)
+        self._qos = QoSProfile(depth=1, reliability=(
+            ReliabilityPolicy.RELIABLE if config.image_reliability == 'reliable'
+            else ReliabilityPolicy.BEST_EFFORT))
+        self._subscriptions = (
+            node.create_subscription(CameraInfo, 'camera_info', on_camera_info,
+                                     qos_profile_sensor_data),
+            node.create_subscription(self._kind, self.topic, on_image, self._qos))
+
+    def silent_because(self) -> str:
+        """Return what the graph says about a topic on which nothing arrives."""
+        return why_silent(self._node, self.topic, self._type_name, self._qos)
+
+    def close(self) -> None:
+        """Stop listening."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+
+def _message_type(transport: str) -> Tuple[Any, str]:
+    if transport == 'compressed':
+        return CompressedImage, 'sensor_msgs/msg/CompressedImage'
+    return Image, 'sensor_msgs/msg/Image'

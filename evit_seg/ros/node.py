@@ -1,0 +1,289 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""seg_node: a lifecycle node that starts itself; wiring only.
+
+parameters -> bundle -> alert classes against its label map -> engine -> self-test and warm-up ->
+publishers -> subscription. The executor's thread only puts frames into the worker's slot.
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from functools import partial
+from typing import Any, Callable, List, Optional
+
+import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.task import Future
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
+
+from evit_seg.core.engine import load_engine
+from evit_seg.core.errors import ConfigError, EvitSegError
+from evit_seg.core.health import FrameCounters
+from evit_seg.ros.convert import CameraMessage
+from evit_seg.ros.declare import Parameters
+from evit_seg.ros.diagnostics import ACTIVE, NOMINAL, Condition
+from evit_seg.ros.inputs import Inputs
+from evit_seg.ros.model import EngineLoader, load_model
+from evit_seg.ros.outputs import Outputs
+from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.pipeline import Clocks, Pipeline
+from evit_seg.ros.report import Report
+from evit_seg.ros.worker import Worker
+
+NODE_NAME = 'seg_node'
+STOP_TIMEOUT_S = 10.0
+
+
+class SegNode(LifecycleNode):
+    """Camera topic in, masks and alerts out.
+
+    `load` and `clocks` stand in for the engine and the time in tests; what else a test needs goes
+    in as for any node (parameter_overrides, namespace, context). ConfigError for a parameter that
+    is unknown or does not fit.
+    """
+
+    def __init__(self, *, load: EngineLoader = load_engine, clocks: Optional[Clocks] = None,
+                 **node_options: Any) -> None:
+        super().__init__(NODE_NAME, **node_options)
+        self._load = load
+        self._clocks = clocks or Clocks(lambda: self.get_clock().now().nanoseconds)
+        self.counters = FrameCounters()
+        self.phase = 'unconfigured'
+        self.fault: Optional[Exception] = None
+        self.pipeline: Optional[Pipeline] = None
+        self._enabled = True
+        self._outputs: Optional[Outputs] = None
+        self._inputs: Optional[Inputs] = None
+        self._worker: Optional[Worker[CameraMessage]] = None
+        self._heard_s = 0.0
+        self._table = Parameters(self, self._on_change)
+        for note in self._table.notes:
+            self.get_logger().warning(note)
+        self._report = Report(self)
+        self.create_service(SetBool, '~/enable', self._on_enable)
+        # A group of its own: while a model loads, everything else is answered.
+        self.create_service(Trigger, '~/reload_model', self._on_reload,
+                            callback_group=MutuallyExclusiveCallbackGroup())
+        # A steady clock: with use_sim_time and no /clock the node must still speak.
+        self.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def config(self) -> NodeConfig:
+        """The parameters as they stand."""
+        return self._table.config
+
+    def start(self) -> int:
+        """Configure and activate; returns 0, or the process's exit code when that failed."""
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                self.report()  # the last word: whoever watches /diagnostics learns why
+                return self.fault.exit_code if isinstance(self.fault, EvitSegError) else 1
+        return 0
+
+    # Transitions. rclpy swallows what a transition callback raises: so it is caught here.
+
+    def on_configure(self, state: Any) -> TransitionCallbackReturn:
+        """Load and try the model, create the publishers."""
+        return self._transition('inactive', self._configure)
+
+    def on_activate(self, state: Any) -> TransitionCallbackReturn:
+        """Start the worker and listen to the camera."""
+        return self._transition(ACTIVE, self._activate)
+
+    def on_deactivate(self, state: Any) -> TransitionCallbackReturn:
+        """Stop listening, finish the frame in hand."""
+        return self._transition('inactive', self._deactivate)
+
+    def on_cleanup(self, state: Any) -> TransitionCallbackReturn:
+        """Free the model and the publishers."""
+        return self._transition('unconfigured', self._clean_up)
+
+    def on_shutdown(self, state: Any) -> TransitionCallbackReturn:
+        """Stop and free everything, from any state."""
+        return self._transition('finalized', self.close)
+
+    def _transition(self, phase: str, act: Callable[[], None]) -> TransitionCallbackReturn:
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001  or it would be lost
+            self.fault = error
+            self.get_logger().error(f'still {self.phase}, not {phase}: {_sentence(error)}')
+            return TransitionCallbackReturn.FAILURE
+        self.fault, self.phase = None, phase
+        self.get_logger().info(f'{phase}')
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        model = load_model(self.config, self._load)
+        self.get_logger().info(f'model {model.describe()}')
+        self._outputs = Outputs(self)
+        self.pipeline = Pipeline(model, self.config, self._outputs, self.counters, self._clocks,
+                                 self.get_logger())
+        self.pipeline.enabled = self._enabled
+        self._outputs.publish_labels(model.segmenter.manifest)
+        self._outputs.publish_mode(NOMINAL)
+
+    def _activate(self) -> None:
+        pipeline = self.pipeline
+        if pipeline is None:
+            raise ConfigError('the node cannot be activated before it is configured')
+        worker = Worker(pipeline.work, self._on_dropped)
+        self._worker = worker
+        self._heard_s = self._clocks.steady_s()
+        self._inputs = Inputs(self, self.config, partial(self._on_image, pipeline, worker),
+                              partial(_keep_camera_info, pipeline))
+        self.get_logger().info(f'listening to {self._inputs.topic}')
+
+    def _deactivate(self) -> None:
+        inputs, self._inputs = self._inputs, None
+        if inputs is not None:
+            inputs.close()
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.stop(STOP_TIMEOUT_S):
+            raise ConfigError(f'the engine did not come back within {STOP_TIMEOUT_S:g} s; '
+                              'end this process')
+
+    def _clean_up(self) -> None:
+        pipeline, self.pipeline = self.pipeline, None
+        if pipeline is not None:
+            pipeline.model.segmenter.close()
+        outputs, self._outputs = self._outputs, None
+        if outputs is not None:
+            outputs.close()
+
+    def close(self) -> None:
+        """Stop the worker, then free the model and the publishers; twice is harmless."""
+        self._deactivate()
+        self._clean_up()
+
+    # Callbacks, all in the executor's thread.
+
+    def _on_image(self, pipeline: Pipeline, worker: Worker[CameraMessage],
+                  message: CameraMessage) -> None:
+        self.counters.arrive()
+        self._heard_s = self._clocks.steady_s()
+        refused = pipeline.refuse(message)
+        if refused:
+            self.counters.finish(refused)
+        else:
+            worker.offer(message)
+
+    def _on_dropped(self, why: str) -> None:
+        self.counters.finish('replaced' if why == 'replaced' else 'disabled')
+
+    def _on_change(self, config: NodeConfig) -> None:
+        if self.pipeline is not None:
+            self.pipeline.config = config
+
+    def _on_enable(self, request: SetBool.Request,
+                   response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        if self.pipeline is not None:
+            self.pipeline.enabled = request.data
+        response.success = True
+        response.message = f'{"enabled" if request.data else "disabled"}; the node is {self.phase}'
+        self.get_logger().info(response.message)
+        return response
+
+    async def _on_reload(self, request: Trigger.Request,
+                         response: Trigger.Response) -> Trigger.Response:
+        done = Future(executor=self.executor)
+        threading.Thread(target=self._reload, args=(done,), name='seg_reload',
+                         daemon=True).start()
+        response.success, response.message = await done
+        return response
+
+    def _reload(self, done: Future) -> None:
+        """Load beside the running model and swap; the running one stays when that fails."""
+        try:
+            answer = True, self._swap_model()
+            self.get_logger().info(f'model {answer[1]}')
+        except Exception as error:  # noqa: BLE001  the answer says what it was
+            answer = False, f'the old model stays: {_sentence(error)}'
+            self.get_logger().error(answer[1])
+        done.set_result(answer)
+        if self.executor is not None:
+            self.executor.wake()
+
+    def _swap_model(self) -> str:
+        pipeline, worker = self.pipeline, self._worker
+        if pipeline is None:
+            raise ConfigError('there is none; configure the node, that loads it')
+        model = load_model(self.config, self._load)
+        if self.pipeline is not pipeline:
+            model.segmenter.close()
+            raise ConfigError('the node was cleaned up meanwhile')
+        swap = partial(pipeline.swap, model)
+        old = swap() if worker is None else worker.between(swap)
+        old.segmenter.close()
+        return model.describe()
+
+    def report(self) -> None:
+        """Publish /diagnostics, and the active alerts once more."""
+        now_s = self._clocks.steady_s()
+        self._report.publish(self._condition(now_s), self.counters.snapshot(), now_s,
+                             self.pipeline)
+        if self.pipeline is not None and self.phase == ACTIVE:
+            self.pipeline.repeat_alerts()
+
+    def _condition(self, now_s: float) -> Condition:
+        fault = '' if self.fault is None else _sentence(self.fault)
+        pipeline, inputs = self.pipeline, self._inputs
+        if pipeline is None or inputs is None:
+            return Condition(self.phase, fault, self._enabled)
+        quiet_s = now_s - self._heard_s
+        started_s = pipeline.started_s
+        return Condition(
+            self.phase, fault or pipeline.fault, self._enabled, self.config.stale_after_s,
+            quiet_s, inputs.silent_because() if quiet_s > self.config.stale_after_s else '',
+            0.0 if started_s is None else now_s - started_s,
+            pipeline.last_outcome, pipeline.last_complaint, NOMINAL,
+            tuple(alert.alert_id for alert in pipeline.active_alerts))
+
+
+def _keep_camera_info(pipeline: Pipeline, info: CameraInfo) -> None:
+    pipeline.camera_info = info
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message; the type too when the error is not one of ours, which say it all."""
+    return str(error) if isinstance(error, EvitSegError) else f'{type(error).__name__}: {error}'
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the node; the exit code is 0, or that of the error that kept it from starting."""
+    argv = sys.argv if arguments is None else arguments
+    argparse.ArgumentParser(
+        prog=NODE_NAME, description='Segment a camera topic.',
+        epilog='Parameters and remaps are ROS arguments: --ros-args -p model:=demo '
+               '-r image_raw:=/camera/image_raw --params-file seg.yaml'
+    ).parse_args(remove_ros_args(argv)[1:])
+    rclpy.init(args=argv)
+    node = None
+    try:
+        node = SegNode()
+        code = node.start() if node.config.autostart else 0
+        if code == 0:
+            rclpy.spin(node)
+        return code
+    except EvitSegError as error:
+        rclpy.logging.get_logger(NODE_NAME).fatal(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
+    finally:
+        if node is not None:
+            node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""One frame from the message to the outputs: decode, segment, track alerts, publish."""
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
+
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+from evit_seg.core.alerts import Alert, AlertEvent, AlertTracker
+from evit_seg.core.errors import FrameError
+from evit_seg.core.health import FrameCounters, StageTimes
+from evit_seg.core.regions import find_regions
+from evit_seg.core.segmenter import SegResult
+from evit_seg.ros.convert import CameraMessage, frame_from_message
+from evit_seg.ros.model import Model
+from evit_seg.ros.outputs import Outputs
+from evit_seg.ros.params import NodeConfig
+
+LOG_EVERY_S = 5.0
+
+
+class Clocks(NamedTuple):
+    """Where time comes from: the node's clock for stamps and ages, a steady one for durations."""
+
+    now_ns: Callable[[], int]
+    steady_s: Callable[[], float] = time.monotonic
+
+
+def stamp_to_ns(stamp: Time) -> int:
+    """Return a stamp in ns; not through rclpy's Time, which refuses the ones before 1970."""
+    return int(stamp.sec) * 10 ** 9 + int(stamp.nanosec)
+
+
+class Pipeline:
+    """Works on frames in the worker's thread; other threads read its attributes and set config.
+
+    fault is the engine's last complaint, '' as soon as it answers again. last_outcome and
+    last_complaint tell how the last frame looked at ended. started_s is when the frame in hand
+    was taken (steady clock), None between frames.
+    """
+
+    def __init__(self, model: Model, config: NodeConfig, outputs: Outputs,
+                 counters: FrameCounters, clocks: Clocks, log: Any) -> None:
+        self.model = model
+        self.config = config
+        self.enabled = True
+        self.camera_info: Optional[CameraInfo] = None
+        self.stages = StageTimes()
+        self.fault = ''
+        self.failures = 0
+        self.last_outcome = ''
+        self.last_complaint = ''
+        self.started_s: Optional[float] = None
+        self._outputs = outputs
+        self._counters = counters
+        self._clocks = clocks
+        self._log = log
+        self._rules = model.rules
+        self._rules_of = config
+        self._tracker = AlertTracker(self._rules)
+        # The list goes out from two threads; whoever publishes last must hold the newest one.
+        self._alerts_lock = threading.Lock()
+        self._alerts: Tuple[Header, Tuple[Alert, ...]] = (Header(), ())
+
+    @property
+    def active_alerts(self) -> Tuple[Alert, ...]:
+        """The alerts that are active after the last frame."""
+        return self._alerts[1]
+
+    def refuse(self, message: CameraMessage) -> str:
+        """Return 'disabled' or 'too_old' for a frame that is not to be worked on, else ''."""
+        if not self.enabled:
+            return 'disabled'
+        age_s = (self._clocks.now_ns() - stamp_to_ns(message.header.stamp)) / 1e9
+        if 0 < self.config.image_max_age_s < age_s:
+            self._complain('too_old', f'{age_s:.2f} s old, image.max_age_s is '
+                                      f"{self.config.image_max_age_s:g} s; is the camera's clock "
+                                      "the node's (use_sim_time for bags)?")
+            return 'too_old'
+        return ''
+
+    def work(self, message: CameraMessage) -> None:
+        """Take one frame to its end and count it; raises nothing."""
+        self.started_s = self._clocks.steady_s()
+        outcome = 'failed'
+        try:
+            outcome = self.refuse(message) or self._answer(message)
+        except FrameError as error:
+            outcome = 'malformed'
+            self._complain(outcome, str(error))
+        except Exception as error:  # noqa: BLE001  an engine may raise anything; the node stays
+            self.failures += 1
+            self.fault = f'{type(error).__name__}: {error}'
+            self._complain(outcome, self.fault)
+        finally:
+            self.started_s = None
+            self._counters.finish(outcome)
+
+    def _answer(self, message: CameraMessage) -> str:
+        header, config, segmenter = message.header, self.config, self.model.segmenter
+        taken_s = self._clocks.steady_s()
+        frame = frame_from_message(message, config.image_scale_16bit)
+        decoded_s = self._clocks.steady_s()
+        result = segmenter(
+            frame.image_HWC, frame.colour,
+            mask_hw=segmenter.engine.input_hw if config.mask_size == 'network' else None,
+            confidence=self._outputs.wants_confidence(config))
+        self.fault = ''
+        answered_s = self._clocks.steady_s()
+        events = self._track(header, result)
+        tracked_s = self._clocks.steady_s()
+        self._outputs.publish_frame(header, result, self.camera_info)
+        self._tell(header, events)
+        age_ms = (self._clocks.now_ns() - stamp_to_ns(header.stamp)) / 1e6
+        self._outputs.publish_overlay(header, frame, result, self.active_alerts,
+                                      self.model.segmenter.manifest, config, answered_s)
+        self.stages.add({
+            'decode': (decoded_s - taken_s) * 1e3, **result.stage_ms,
+            'alerts': (tracked_s - answered_s) * 1e3,
+            'publish': (self._clocks.steady_s() - tracked_s) * 1e3, 'stamp to publish': age_ms})
+        self.last_outcome = 'processed'
+        return self.last_outcome
+
+    def _track(self, header: Header, result: SegResult) -> Sequence[AlertEvent]:
+        if self._rules_of is not self.config:  # thresholds were changed between two frames
+            self._use_rules()
+        regions = find_regions(result.logits_CHW, result.geometry, self._rules,
+                               self.model.segmenter.manifest.temperature)
+        return self._tracker.update(stamp_to_ns(header.stamp), regions)
+
+    def _use_rules(self) -> None:
+        self._rules_of = self.config
+        self._rules = self._rules_of.alert_rules(self.model.segmenter.label_map)
+        self._tracker.set_rules(self._rules)
+
+    def _tell(self, header: Header, events: Sequence[AlertEvent]) -> None:
+        with self._alerts_lock:
+            self._alerts = (header, tuple(self._tracker.active()))
+            if events:
+                self._outputs.publish_alerts(*self._alerts)
+        if events:
+            self._outputs.publish_events(header, events)
+            for event in events:
+                self._log.info(f'alert {event.kind}: {event.alert.alert_id}')
+
+    def repeat_alerts(self) -> None:
+        """Publish the list of active alerts again, under the last frame's header."""
+        with self._alerts_lock:
+            if self._alerts[1]:
+                self._outputs.publish_alerts(*self._alerts)
+
+    def swap(self, model: Model) -> Model:
+        """Go on with another model, between two frames; the old one is returned, not closed.
+
+        With other classes, the alerts of the old ones are void: they are reset.
+        """
+        old, self.model = self.model, model
+        header = self._alerts[0]
+        events = []
+        if old.segmenter.label_map != model.segmenter.label_map:
+            events = self._tracker.set_rules(())
+        self._use_rules()
+        self._tell(header, events)
+        self.stages.clear()
+        self._outputs.publish_labels(model.segmenter.manifest)
+        return old
+
+    def _complain(self, outcome: str, complaint: str) -> None:
+        self.last_outcome, self.last_complaint = outcome, complaint
+        self._log.warning(f'frame dropped ({outcome}): {complaint}',
+                          throttle_duration_sec=LOG_EVERY_S)

@@ -1,0 +1,61 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The node's report on /diagnostics: its condition judged, its numbers gathered."""
+from __future__ import annotations
+
+from typing import Dict, Mapping, Optional
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+
+from evit_seg.ros.board import resident_mb, temperatures_c
+from evit_seg.ros.diagnostics import Condition, Rates, diagnostic_array, judge, stage_values
+from evit_seg.ros.pipeline import Pipeline
+
+DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+
+
+class Report:
+    """Publishes /diagnostics for a node, whatever state it is in."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', DIAGNOSTICS)
+        self._rates = Rates()
+
+    def publish(self, condition: Condition, counts: Mapping[str, int], now_s: float,
+                pipeline: Optional[Pipeline]) -> None:
+        """Publish the report."""
+        verdict = judge(condition)
+        rates_hz = self._rates.update(now_s, counts)
+        values = {'state': condition.state, 'mode': condition.mode,
+                  'input rate Hz': f'{rates_hz["received"]:.1f}',
+                  'output rate Hz': f'{rates_hz["processed"]:.1f}'}
+        values.update({f'frames {name}': str(count) for name, count in counts.items()})
+        if pipeline is not None:
+            values.update(_model_values(pipeline))
+            values.update(stage_values(pipeline.stages.summary()))
+        values.update(_board_values())
+        self._publisher.publish(diagnostic_array(
+            self._node.get_clock().now().to_msg(),
+            self._node.get_fully_qualified_name().lstrip('/'), verdict, values))
+
+
+def _model_values(pipeline: Pipeline) -> Dict[str, str]:
+    segmenter = pipeline.model.segmenter
+    return {'model': segmenter.bundle.manifest.name, 'model sha256': segmenter.bundle.sha256,
+            'engine': segmenter.engine.name, 'provider': segmenter.engine.provider,
+            'precision': segmenter.engine.precision,
+            'network input': '{}x{}'.format(*segmenter.engine.input_hw),
+            'self-test agreement': f'{pipeline.model.agreement:.4f}',
+            'errors since start': str(pipeline.failures),
+            'active alerts': str(len(pipeline.active_alerts))}
+
+
+def _board_values() -> Dict[str, str]:
+    resident = resident_mb()
+    values = {} if resident is None else {'resident memory MB': f'{resident:.0f}'}
+    values.update({f'temperature {name} C': f'{celsius:.1f}'
+                   for name, celsius in temperatures_c().items()})
+    return values
