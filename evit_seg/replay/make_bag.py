@@ -98,7 +98,7 @@ def write_bag(source: ImageFolder | VideoFile, out: Path, *, rate_hz: float | No
         with writer:
             frames = FrameWriter(writer, topics or Topics(), compressed, sensor_width_mm)
             bar = tqdm(source, total=len(source) or None, unit='frame', desc='make_bag',
-                       disable=not progress)
+                       disable=None if progress else True)  # None: on a terminal
             for index, frame in enumerate(bar):
                 seconds = times_s[index] if times_s is not None else index / rate_hz
                 frames.write(frame, zero_ns + round(seconds * 1e9))

@@ -1,0 +1,91 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Who was really there: events.csv and objects.csv of a flight, brought onto the bag's stamps."""
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evit_seg.core.alerts import Alert, AlertRule
+from evit_seg.core.appearances import (
+    ObjectBox,
+    ScoredFrame,
+    VisibleSpan,
+    read_events,
+    read_objects,
+    score_appearances,
+)
+from evit_seg.core.errors import InputError
+from evit_seg.replay.image_source import read_frames_csv
+from evit_seg.replay.make_bag import CUSTOM_DATA_ZERO
+from evit_seg.replay.truth import pair_stamps
+
+SAME_TIME_NS = 1_000_000
+"""Stamps and the rounded times of frames.csv that differ by less are one frame's."""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Boxes and spans of a flight; `frames` are (file stem, time in s) in the flight's order."""
+
+    objects: list[ObjectBox]
+    events: list[VisibleSpan] | None
+    frames: list[tuple[str, float]]
+
+    @classmethod
+    def read(cls, objects: Path, events: Path | None) -> Annotations:
+        """Read the files; frames.csv, which gives the times, lies beside objects.csv."""
+        table = objects.parent / 'frames.csv'
+        if not table.is_file():
+            raise InputError(f'{table} is not there; it says at what time the frames of '
+                             f'{objects.name} were taken')
+        frames = [(Path(name).stem, facts.time_s)
+                  for name, facts in read_frames_csv(table).items()]
+        timed = [(name, time_s) for name, time_s in frames if time_s is not None]
+        if len(timed) < len(frames) or not frames:
+            raise InputError(f'{table}: expected a time_s in every row')
+        return cls(read_objects(objects), read_events(events) if events else None, timed)
+
+    def name_frames(self, stamps_ns: Sequence[int], custom_data: Mapping[str, str]) \
+            -> tuple[dict[int, tuple[str, float]], list[str]]:
+        """Return bag frame -> (stem, time in s), and notes for the user.
+
+        make_bag leaves the stamp of time 0 in the bag; for other bags the first stamp is taken
+        for the first row of frames.csv. InputError when no frame can be named.
+        """
+        notes = []
+        if CUSTOM_DATA_ZERO in custom_data:
+            zero_ns = int(custom_data[CUSTOM_DATA_ZERO])
+        else:
+            zero_ns = stamps_ns[0] - round(self.frames[0][1] * 1e9)
+            notes.append('the bag does not say when its flight began: its first frame is taken '
+                         'for the first row of frames.csv')
+        named_ns = [zero_ns + round(time_s * 1e9) for _, time_s in self.frames]
+        pairs = pair_stamps(stamps_ns, named_ns, SAME_TIME_NS)
+        if len(pairs) < min(len(stamps_ns), len(named_ns)):
+            if len(pairs) < 2:
+                raise InputError('objects.csv does not go with this bag: the times of its '
+                                 'frames.csv are not those of the stamps (was the bag re-timed '
+                                 'with --rate?)')
+            notes.append(f'{len(stamps_ns) - len(pairs)} of {len(stamps_ns)} frames of the bag '
+                         'are not in frames.csv')
+        return {index: self.frames[row] for index, row in pairs.items()}, notes
+
+    def score(self, frames: Sequence[ScoredFrame], rules: Sequence[AlertRule],
+              min_height_px: float) -> list[dict[str, Any]]:
+        """Return recall and false alerts of every class with a rule.
+
+        The files are taken for the whole truth: an alert of a class without a row is false.
+        """
+        return [score_appearances(frames, self.objects, rule.slug, min_height_px=min_height_px,
+                                  confirm_n=rule.confirm_n, events=self.events).to_dict()
+                for rule in rules]
+
+
+def scored_frames(names: Mapping[int, tuple[str, float]], stamps_ns: Sequence[int],
+                  alerts: Mapping[int, tuple[Alert, ...]]) -> list[ScoredFrame]:
+    """Return the frames that have both a name and alerts, the latter by frame of the bag."""
+    return [ScoredFrame(*names[index], stamps_ns[index], active)
+            for index, active in sorted(alerts.items()) if index in names]
