@@ -234,7 +234,7 @@ def new_clutter(rng: np.random.Generator, east_m: float, south_m: float,
                           float(rng.uniform(0.5, 1.2)), tone, sun_rad)
     tall, radius = {'post': (rng.uniform(1.2, 3.0), rng.uniform(0.05, 0.1)),
                     'barrel': (0.9, 0.32), 'stump': (0.4, rng.uniform(0.2, 0.4))}[kind]
-    tone = pick_colour(rng, 'rubble', 0.5) if rng.random() < 0.7 else np.array(
+    tone = pick_colour(rng, 'rubble', 0.5) if rng.random() < 0.85 else np.array(
         _pick(rng, _CLOTHES))
     foot, top = base + (0, 0, -radius * 0.5), base + (0, 0, -tall)
     lid = colour_of(tone * 1.2)

@@ -116,7 +116,7 @@ def _plan_cycle(rng: np.random.Generator, plan: WorldPlan, start_m: float, span_
         plan.houses.append((east, float(middle + away), number % 2 == 0))
     for _ in range(max(int(span_m / 70), 2)):
         plan.fires.append((start_m + span_m * float(rng.uniform(0.05, 0.95)), beside(12)))
-    for _ in range(max(int(span_m / 24), 5)):
+    for _ in range(max(int(span_m / 16), 7)):
         plan.vehicles.append((start_m + span_m * float(rng.uniform(0, 1)), beside(14)))
     groups = max(round(span_m / 120), 1)
     for group in range(groups):

@@ -28,8 +28,8 @@ class Look:
 
 def new_look(rng: np.random.Generator) -> Look:
     """Return a look drawn at random."""
-    balance = np.clip(rng.normal(1.0, 0.07, 3), 0.85, 1.16)
-    exposure = float(np.exp(rng.normal(0.0, 0.16)))
+    balance = np.clip(rng.normal(1.0, 0.045, 3), 0.9, 1.1)
+    exposure = float(np.exp(rng.normal(-0.04, 0.14)))
     saturation = float(rng.uniform(0.55, 1.15))
     grey = np.array([0.299, 0.587, 0.114])
     mix = saturation * np.eye(3) + (1 - saturation) * np.tile(grey, (3, 1))

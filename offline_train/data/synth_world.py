@@ -124,21 +124,33 @@ def _paint_site(rng: np.random.Generator, ground: Ground, site: Site) -> None:
 
 def _add_house(rng: np.random.Generator, world: World, east: float, south: float,
                damaged: bool) -> None:
-    house = new_building(rng, east, south, damaged, world.ground.sun_rad)
+    for trial in range(10):  # a little farther off each time until there is room
+        x, y = (float(v) for v in np.array([east, south]) + rng.normal(0, 1.5 * trial, 2))
+        house = new_building(rng, x, y, damaged, world.ground.sun_rad)
+        if _has_room(world, house):
+            ground_of_building(rng, world.ground, house, world.sun_reach)
+            world.buildings.append(house)
+            return
+
+
+def _has_room(world: World, house: Building) -> bool:
     reach = np.hypot(house.length_m, house.width_m) / 2
     for other in world.buildings:
-        apart = np.hypot(other.east_m - east, other.south_m - south)
+        apart = np.hypot(other.east_m - house.east_m, other.south_m - house.south_m)
         if apart < reach + np.hypot(other.length_m, other.width_m) / 2:
-            return
+            return False
     ids = class_ids()
-    wet = [ids[s] for s in ('flood_water_river_sea', 'ice_jam_flow', 'lava_flow',
-                            'road_railway_bridge')]
+    blocked = [ids[s] for s in ('flood_water_river_sea', 'ice_jam_flow', 'lava_flow',
+                                'road_railway_bridge')]
+    corners = house.corners(0.5)
+    share = np.linspace(0, 1, 5)[:, None, None]
+    points = np.concatenate([corners * share[i] + corners.mean(0) * (1 - share[i])
+                             for i in range(5)] + [(corners + np.roll(corners, 1, 0)) / 2])
+    cells = (points / GSD_M).astype(int)
     height, width = world.ground.size_px
-    row, col = (int(np.clip(v / GSD_M, 0, n - 1)) for v, n in ((south, height), (east, width)))
-    if world.ground.ids[row, col] in wet:
-        return
-    ground_of_building(rng, world.ground, house, world.sun_reach)
-    world.buildings.append(house)
+    if (cells < 0).any() or (cells >= (width, height)).any():
+        return False
+    return not np.isin(world.ground.ids[cells[:, 1], cells[:, 0]], blocked).any()
 
 
 def _free_ground(world: World) -> np.ndarray:
@@ -184,6 +196,9 @@ def _add_vehicles(rng: np.random.Generator, world: World, plan: WorldPlan,
             if found is None:
                 continue
             spot, heading, speed = found, float(rng.uniform(0, 2 * np.pi)), 0.0
+        row, col = int(spot[1] / GSD_M / 4), int(spot[0] / GSD_M / 4)
+        if not (0 <= row < free_HW.shape[0] and 0 <= col < free_HW.shape[1] and free_HW[row, col]):
+            continue  # a house or water in the way
         if any(np.hypot(v.east_m - spot[0], v.south_m - spot[1]) < 7.0 for v in world.vehicles):
             continue
         world.vehicles.append(new_vehicle(rng, _next(world), *spot, heading, speed, mid_s))
