@@ -8,16 +8,14 @@ class has somewhere to act before the argmax.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Dict, List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
+from evit_seg.core.alert_rule import AlertRule
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.preprocess import Geometry
-
-if TYPE_CHECKING:
-    from evit_seg.core.alerts import AlertRule
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,7 @@ def test_exif_orientation_is_not_applied(picture):
 def test_a_jpeg_cut_anywhere_is_refused(picture, options):
     jpeg = encoded('.jpg', picture, *options)
     for length in range(len(jpeg)):
-        with pytest.raises(FrameError, match='^JPEG|^data: expected a JPEG'):  # not OpenCV's word
+        with pytest.raises(FrameError, match=r'^JPEG|^data: expected a JPEG'):  # not OpenCV's word
             decode_compressed(jpeg[:length], format='jpeg')
     with pytest.raises(FrameError, match='truncated'):
         decode_compressed(jpeg[:len(jpeg) * 2 // 3])
@@ -302,7 +302,7 @@ def test_a_jpeg_cut_anywhere_is_refused(picture, options):
 def test_a_png_cut_anywhere_is_refused():
     png = encoded('.png', noise(9, 9, 3))
     for length in range(len(png)):
-        with pytest.raises(FrameError, match='^PNG|^data: expected a JPEG'):
+        with pytest.raises(FrameError, match=r'^PNG|^data: expected a JPEG'):
             decode_compressed(png[:length])
     with pytest.raises(FrameError, match='truncated'):
         decode_compressed(png[:-12])
