@@ -16,11 +16,13 @@ import cv2
 import numpy as np
 
 from evit_seg.core.errors import ConfigError, EvitSegError
+from evit_seg.core.health import StageTimes
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry, preprocess
 from evit_seg.core.segmenter import Segmenter
 
-SIZES_HW = ((512, 512), (1080, 1920))
+PRE_POST_HW = ((512, 512), (1080, 1920))
+MODEL_HW = (720, 1280)
 MIXED_SHARES = (0.08, 0.15, 0.30, 0.50)
 NETWORK_HW = (512, 512)
 NUM_CLASSES = 14
@@ -36,11 +38,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         parser.error('nothing to measure: give --pre-post, --model NAME_OR_PATH or both')
     result: Dict[str, Any] = {'machine': machine_facts()}
     try:
+        size_hw = None if args.size is None else _parse_size(args.size)
         if args.pre_post:
-            result['pre_post'] = bench_pre_post(stride=args.stride, runs=args.runs)
+            result['pre_post'] = bench_pre_post(
+                stride=args.stride, runs=args.runs,
+                sizes_hw=PRE_POST_HW if size_hw is None else (size_hw,))
             print(pre_post_table(result['pre_post']))
         if args.model is not None:
-            result['model'] = bench_model(args.model, _parse_size(args.size), runs=args.runs,
+            result['model'] = bench_model(args.model, size_hw or MODEL_HW, runs=args.runs,
                                           threads=args.threads, provider=args.provider)
             print(model_table(result['model']))
     except EvitSegError as error:
@@ -58,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
                         help='pre- and post-processing beside the textbook path, in one run')
     parser.add_argument('--model', metavar='NAME_OR_PATH',
                         help='stage times, frames/s and memory of the bare Segmenter')
-    parser.add_argument('--size', default='1280x720', metavar='WxH',
-                        help='frame size for --model (default: %(default)s)')
-    parser.add_argument('--stride', type=int, default=8,
+    parser.add_argument('--size', metavar='WxH', help='frame size (default: 512x512 and '
+                        '1920x1080 for --pre-post, 1280x720 for --model)')
+    parser.add_argument('--stride', type=int, default=8, choices=(4, 8, 16, 32),
                         help='network pixels per grid cell for --pre-post (default: %(default)s)')
     parser.add_argument('--runs', type=_positive, default=50,
                         help='frames per measurement (default: %(default)s)')
@@ -102,7 +107,7 @@ def machine_facts() -> Dict[str, Any]:
 
 
 def bench_pre_post(*, stride: int = 8, runs: int = 50,
-                   sizes_hw: Sequence[Tuple[int, int]] = SIZES_HW,
+                   sizes_hw: Sequence[Tuple[int, int]] = PRE_POST_HW,
                    mixed_shares: Sequence[float] = MIXED_SHARES) -> List[Dict[str, Any]]:
     """Time our pre- and post-processing and the textbook's, in turns; a row per size and share.
 
@@ -179,7 +184,7 @@ def _mixed_share(logits_CHW: np.ndarray) -> float:
     corner = labels_HW[:-1, :-1]
     mixed = (corner != labels_HW[1:, :-1]) | (corner != labels_HW[:-1, 1:]) \
         | (corner != labels_HW[1:, 1:])
-    return float(mixed.mean())
+    return float(mixed.mean()) if mixed.size else 0.0
 
 
 def _in_turns(contenders: Mapping[str, Callable[[], Any]], runs: int) -> Dict[str, float]:
@@ -202,13 +207,11 @@ def bench_model(name_or_path: str, source_hw: Tuple[int, int], *, runs: int = 50
     try:
         segmenter.warm_up()
         frames = np.random.default_rng(0).integers(0, 256, (4, *source_hw, 3), dtype=np.uint8)
-        stages_ms: Dict[str, List[float]] = {}
+        times = StageTimes(window=runs)
         begin_s = time.perf_counter()
         for number in range(runs):
-            stage_ms = dict(segmenter(frames[number % len(frames)], 'bgr').stage_ms)
-            stage_ms['total'] = sum(stage_ms.values())
-            for stage, value in stage_ms.items():
-                stages_ms.setdefault(stage, []).append(value)
+            stage_ms = segmenter(frames[number % len(frames)], 'bgr').stage_ms
+            times.add({**stage_ms, 'total': sum(stage_ms.values())})
         elapsed_s = time.perf_counter() - begin_s
         engine = segmenter.engine
         return {'name': segmenter.manifest.name, 'sha256': segmenter.bundle.sha256,
@@ -216,9 +219,8 @@ def bench_model(name_or_path: str, source_hw: Tuple[int, int], *, runs: int = 50
                 'precision': engine.precision, 'input_hw': list(engine.input_hw),
                 'height': source_hw[0], 'width': source_hw[1], 'runs': runs,
                 'frames_per_s': runs / elapsed_s, 'rss_mb': _rss_mb(),
-                'stages_ms': {stage: {'p50': float(np.percentile(values, 50)),
-                                      'p95': float(np.percentile(values, 95))}
-                              for stage, values in stages_ms.items()}}
+                'stages': {stage: {'p50_ms': summary.p50_ms, 'p95_ms': summary.p95_ms}
+                           for stage, summary in times.summary().items()}}
     finally:
         segmenter.close()
 
@@ -257,8 +259,8 @@ def model_table(result: Mapping[str, Any]) -> str:
              f"{result['precision']}), {result['width']}x{result['height']}: "
              f"{result['frames_per_s']:.1f} frames/s, memory {memory}",
              '  stage    p50 ms    p95 ms']
-    lines += [f"  {stage:7} {value['p50']:7.2f}   {value['p95']:7.2f}"
-              for stage, value in result['stages_ms'].items()]
+    lines += [f"  {stage:7} {value['p50_ms']:7.2f}   {value['p95_ms']:7.2f}"
+              for stage, value in result['stages'].items()]
     return '\n'.join(lines)
 
 
