@@ -43,7 +43,7 @@ class Building:
     wall: Colour
     window: Colour
     damaged: bool
-    wall_tops: Tuple[float, ...]  # share of the height each wall still has, jagged when damaged
+    wall_tops: List[float]  # share of the height each wall still has, jagged when damaged
 
     def corners(self, grow_m: float = 0.0) -> np.ndarray:
         """Return the footprint's corners (4, 2), east and south in metres."""
@@ -184,11 +184,11 @@ def new_building(rng: np.random.Generator, east_m: float, south_m: float, damage
     height = float(rng.uniform(2.8, 6.5))
     turn = float(rng.uniform(0, np.pi))
     roof = _roof(rng, length, width, sun_rad, turn)
-    tops = (1.0, 1.0, 1.0, 1.0)
+    tops = [1.0, 1.0, 1.0, 1.0]
     if damaged:
         roof = _break_roof(rng, roof, bool(rng.random() < 0.4))
         height *= float(rng.uniform(0.45, 0.9))
-        tops = tuple(float(v) for v in rng.uniform(0.4, 1.0, 4))  # type: ignore[assignment]
+        tops = [float(v) for v in rng.uniform(0.4, 1.0, 4)]
     wall = colour_of(pick_colour(rng, 'rubble' if damaged else 'building', 0.4) * 1.05)
     window = colour_of(np.array([44.0, 52, 60]) * rng.uniform(0.5, 1.4))
     return Building(east_m, south_m, turn, length, width, height, roof, wall, window, damaged,

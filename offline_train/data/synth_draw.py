@@ -67,7 +67,7 @@ class Picture:
 def draw_parts(picture: Picture, camera: Camera, parts: Sequence[Part], class_id: int,
                instance: int) -> None:
     """Draw the parts of one thing, far ones first, with smooth edges."""
-    points = np.concatenate([_points(part) for part in parts])
+    points = np.concatenate([part_points(part) for part in parts])
     pixels, depth = camera.project(points)
     if depth.min() < 1.0:
         return
@@ -99,8 +99,8 @@ def draw_parts(picture: Picture, camera: Camera, parts: Sequence[Part], class_id
     small = (int(high[0] - low[0]), int(high[1] - low[1]))
     alpha = cv2.resize(cover.astype(np.float32) / 255.0, small, interpolation=cv2.INTER_AREA)
     colours = cv2.resize(canvas.astype(np.float32), small, interpolation=cv2.INTER_AREA)
-    colours /= np.maximum(alpha, 1e-3)[..., None]
-    picture.paste(colours, alpha, int(low[0]), int(low[1]), class_id, instance)
+    picture.paste(colours / np.maximum(alpha, 1e-3)[..., None], alpha, int(low[0]), int(low[1]),
+                  class_id, instance)
 
 
 def cast_shadow(shadow_HW: np.ndarray, camera: Camera, parts: Sequence[Part],
@@ -110,7 +110,7 @@ def cast_shadow(shadow_HW: np.ndarray, camera: Camera, parts: Sequence[Part],
     `reach` is the shadow's shift (east, south) in metres per metre of height.
     """
     for part in parts:
-        points = _points(part).copy()
+        points = part_points(part).copy()
         points[:, :2] += -points[:, 2:3] * reach
         points[:, 2] = 0.0
         pixels, depth = camera.project(points)
@@ -155,7 +155,8 @@ def visible_box(camera: Camera, world_N3: np.ndarray) -> Optional[Tuple[int, int
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def _points(part: Part) -> np.ndarray:
+def part_points(part: Part) -> np.ndarray:
+    """Return the world points a part is made of, (N, 3)."""
     return np.stack([part.start, part.end]) if isinstance(part, Capsule) else part.points
 
 

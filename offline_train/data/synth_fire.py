@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import cv2
 import numpy as np
@@ -66,7 +67,8 @@ class Fire:
         alpha = veil[v0:y1 - top, u0:x1 - left, None]
         part[:] = part + alpha * (np.float32(self.smoke_tone) - part.astype(np.float32))
 
-    def _box(self, camera: Camera):
+    def _box(self, camera: Camera) -> Optional[Tuple[int, int, int, int]]:
+        """Return the flame's place in the frame (x, y, width, height), None if out of reach."""
         place = np.array([[self.east_m, self.south_m, -self.base_m],
                           [self.east_m, self.south_m, -self.base_m - self.height_m]])
         pixels, depth = camera.project(place)
@@ -80,7 +82,8 @@ class Fire:
                 round(float(pixels[0, 1] + width * 0.2 - height)), round(float(width)),
                 round(float(height)))
 
-    def _flame(self, time_s: float):
+    def _flame(self, time_s: float) -> Tuple[np.ndarray, np.ndarray]:
+        """Return colours (H, W, 3) and cover (H, W) 0-1, both float32, at a time."""
         up = np.linspace(1.0, 0.0, _ROWS, dtype=np.float32)[:, None]
         across = np.linspace(-1.0, 1.0, _COLS, dtype=np.float32)[None, :]
         drift = np.roll(self.noise_HW, -int(time_s * self.speed * _ROWS), axis=0)

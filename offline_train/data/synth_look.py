@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Tuple
 
 import cv2
 import numpy as np
@@ -63,7 +64,7 @@ def apply_look(rgb_HWC: np.ndarray, camera: Camera, look: Look,
     return cv2.convertScaleAbs(np.maximum(plane, 0))
 
 
-def _veil(camera: Camera, look: Look):
+def _veil(camera: Camera, look: Look) -> Tuple[np.ndarray, np.ndarray]:
     """Return what is kept of the light (H, W) and what haze adds (H, W, 3)."""
     height, width = camera.height_px, camera.width_px
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2)[:, None]

@@ -3,13 +3,13 @@
 """Seeded building blocks of the synthetic textures: noise, cells, relief, colour ramps."""
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 
 Size = Tuple[int, int]
-Colour = Sequence[float]
+Colour = Union[Sequence[float], np.ndarray]
 
 GSD_M = 0.08
 """Metres of ground per pixel of the world's canvas."""
@@ -77,10 +77,10 @@ def fractal(rng: np.random.Generator, size_hw: Size, cell_px: float, octaves: in
 def grain(rng: np.random.Generator, size_hw: Size) -> np.ndarray:
     """Return fine white grain (H, W) float32, standard deviation 1, tiled from a small square."""
     tile = rng.standard_normal((256, 256), np.float32)
-    tile = cv2.GaussianBlur(tile, (3, 3), 0.6)
-    tile /= float(tile.std())
+    smooth = np.asarray(cv2.GaussianBlur(tile, (3, 3), 0.6))
+    smooth = smooth / np.float32(smooth.std())
     repeat = (-(-size_hw[0] // 256), -(-size_hw[1] // 256))
-    return np.ascontiguousarray(np.tile(tile, repeat)[:size_hw[0], :size_hw[1]])
+    return np.ascontiguousarray(np.tile(smooth, repeat)[:size_hw[0], :size_hw[1]])
 
 
 def relief(height_HW: np.ndarray, sun_azimuth_rad: float, strength: float) -> np.ndarray:

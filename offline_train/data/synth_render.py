@@ -3,17 +3,26 @@
 """Rendering of one frame: ground through the homography, shadows, solid things, smoke, look."""
 from __future__ import annotations
 
-from typing import Callable, List, Tuple
+from functools import partial
+from typing import Callable, List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
 from offline_train.data.synth_camera import Camera
-from offline_train.data.synth_draw import Picture, cast_shadow, draw_parts
+from offline_train.data.synth_draw import (
+    Part,
+    Picture,
+    cast_shadow,
+    draw_parts,
+    part_points,
+)
 from offline_train.data.synth_look import apply_look
 from offline_train.data.synth_noise import GSD_M
 from offline_train.data.synth_palette import class_ids
 from offline_train.data.synth_world import World
+
+Thing = Tuple[float, Callable[[Picture], None]]  # distance in metres, and how to draw it
 
 _SMALL_PX = 960
 """Frames narrower than this are drawn at twice their size and reduced, as a camera would."""
@@ -65,47 +74,45 @@ def _darken(rgb_HWC: np.ndarray, shadow_HW: np.ndarray, light: float) -> None:
     rgb_HWC[band] = rgb_HWC[band] * keep[..., None]
 
 
-def _things_in_view(world: World, camera: Camera, time_s: float):
-    """Return (distance, draw) of solid things near the view, and the parts that cast shadows."""
+def _things_in_view(world: World, camera: Camera,
+                    time_s: float) -> Tuple[List[Thing], List[Sequence[Part]]]:
+    """Return the solid things near the view, and the parts of those that cast shadows."""
     ids = class_ids()
     sun_rad = world.ground.sun_rad
-    things: List[Tuple[float, Callable[[Picture], None]]] = []
-    shades = []
-
-    def distance(east: float, south: float, reach_m: float) -> float:
-        """Return the distance in metres, or -1 when the thing cannot be in view."""
-        pixels, depth = camera.project(np.array([[east, south, 0.0]]))
-        margin = reach_m * camera.focal_px / max(float(depth[0]), 1.0)
-        inside = (pixels[0] > -margin).all() and (
-            pixels[0] < (camera.width_px + margin, camera.height_px + margin)).all()
-        if depth[0] < 1.0 or not inside:
-            return -1.0
-        return float(np.hypot(camera.east_m - east, camera.south_m - south))
-
+    things: List[Thing] = []
     for house in world.buildings:
-        away = distance(house.east_m, house.south_m, 16.0)
+        away = _distance(camera, house.east_m, house.south_m, 16.0)
         if away >= 0:
-            things.append((away, lambda p, h=house: h.draw(p, camera, sun_rad)))
-    solids = [(p.place(time_s)[:2], p.parts(time_s), ids['person'], p.instance)
-              for p in world.people if distance(*p.place(time_s)[:2], 6.0) >= 0]
-    solids += [(tuple(parts[-1].points[0, :2]), parts, ids['vehicle'], v.instance)
-               for v in world.vehicles for parts in [v.parts(time_s, sun_rad)]]
-    for place, parts, class_id, instance in solids:
-        away = distance(*place, 9.0)
-        if away >= 0:
-            shades.append(parts)
-            things.append((away, lambda p, q=parts, c=class_id, i=instance:
-                           draw_parts(p, camera, q, c, i)))
+            things.append((away, partial(house.draw, camera=camera, sun_rad=sun_rad)))
+    solids: List[Tuple[Sequence[float], float, Sequence[Part], int, int]] = []
+    for person in world.people:
+        solids.append((person.place(time_s), 6.0, person.parts(time_s), ids['person'],
+                       person.instance))
+    for vehicle in world.vehicles:
+        parts = vehicle.parts(time_s, sun_rad)
+        solids.append((part_points(parts[-1])[0], 9.0, parts, ids['vehicle'], vehicle.instance))
     for parts in world.clutter:
-        first = parts[0]
-        spot = first.points[0] if hasattr(first, 'points') else first.start
-        away = distance(float(spot[0]), float(spot[1]), 4.0)
+        solids.append((part_points(parts[0])[0], 4.0, parts, ids['background'], 0))
+    shades: List[Sequence[Part]] = []
+    for spot, reach_m, body, class_id, instance in solids:
+        away = _distance(camera, float(spot[0]), float(spot[1]), reach_m)
         if away >= 0:
-            shades.append(parts)
-            things.append((away, lambda p, q=parts:
-                           draw_parts(p, camera, q, ids['background'], 0)))
+            shades.append(body)
+            things.append((away, partial(draw_parts, camera=camera, parts=body,
+                                         class_id=class_id, instance=instance)))
     for fire in world.fires:
-        away = distance(fire.east_m, fire.south_m, 10.0)
+        away = _distance(camera, fire.east_m, fire.south_m, 10.0)
         if away >= 0:
-            things.append((away - 0.5, lambda p, f=fire: f.draw(p, camera, time_s)))
+            things.append((away - 0.5, partial(fire.draw, camera=camera, time_s=time_s)))
     return things, shades
+
+
+def _distance(camera: Camera, east_m: float, south_m: float, reach_m: float) -> float:
+    """Return the distance in metres, or -1 when a thing of that reach cannot be in view."""
+    pixels, depth = camera.project(np.array([[east_m, south_m, 0.0]]))
+    margin = reach_m * camera.focal_px / max(float(depth[0]), 1.0)
+    inside = (pixels[0] > -margin).all() and (
+        pixels[0] < (camera.width_px + margin, camera.height_px + margin)).all()
+    if depth[0] < 1.0 or not inside:
+        return -1.0
+    return float(np.hypot(camera.east_m - east_m, camera.south_m - south_m))

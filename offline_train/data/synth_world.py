@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import List, Tuple
+from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -97,13 +97,14 @@ def build_world(rng: np.random.Generator, plan: WorldPlan) -> World:
     for east, south in plan.people:
         spot = _free_spot(rng, free, east, south, 2.5)
         if spot is not None:
-            world.people.append(new_person(rng, _next(world), *spot))
+            world.people.append(new_person(rng, _next(world), spot[0], spot[1]))
     for east, south in plan.fires:
         _add_fire(rng, world, free, east, south)
     for _ in range(plan.clutter):
-        spot = _free_spot(rng, free, *(rng.uniform(0, 1, 2) * plan.size_m), 3.0)
+        east, south = (float(v) for v in rng.uniform(0, 1, 2) * plan.size_m)
+        spot = _free_spot(rng, free, east, south, 3.0)
         if spot is not None:
-            world.clutter.append(new_clutter(rng, *spot, ground.sun_rad))
+            world.clutter.append(new_clutter(rng, spot[0], spot[1], ground.sun_rad))
     return world
 
 
@@ -157,9 +158,9 @@ def _free_ground(world: World) -> np.ndarray:
     """Return where people and vehicles may stand, (H, W) uint8 0 or 1, four pixels a cell."""
     ids = class_ids()
     small = world.ground.ids[::4, ::4]
-    free = ~np.isin(small, [ids[s] for s in ('flood_water_river_sea', 'ice_jam_flow',
+    dry = ~np.isin(small, [ids[s] for s in ('flood_water_river_sea', 'ice_jam_flow',
                                              'lava_flow', 'fire_flare')])
-    free = free.astype(np.uint8)
+    free = dry.astype(np.uint8)
     for house in world.buildings:
         outline = house.corners(0.8) / GSD_M / 4
         cv2.fillPoly(free, [np.round(outline).astype(np.int32)], 0)
@@ -167,7 +168,7 @@ def _free_ground(world: World) -> np.ndarray:
 
 
 def _free_spot(rng: np.random.Generator, free_HW: np.ndarray, east: float, south: float,
-               spread_m: float):
+               spread_m: float) -> Optional[Tuple[float, float]]:
     for trial in range(8):
         x, y = np.array([east, south]) + rng.normal(0, spread_m * (0.5 + 0.5 * trial), 2)
         row, col = int(y / GSD_M / 4), int(x / GSD_M / 4)
@@ -189,19 +190,20 @@ def _add_vehicles(rng: np.random.Generator, world: World, plan: WorldPlan,
             ahead = line[near + 1] - line[near - 1]
             heading = float(np.arctan2(ahead[1], ahead[0])) + (np.pi if rng.random() < 0.5 else 0)
             side = np.array([-np.sin(heading), np.cos(heading)]) * rng.uniform(0.6, 1.4)
-            spot = tuple(float(v) for v in line[near] * GSD_M + side)
+            spot = line[near] * GSD_M + side
             speed = float(rng.uniform(2, 5)) if rng.random() < 0.3 else 0.0
         else:
             found = _free_spot(rng, free_HW, east, south, 4.0)
             if found is None:
                 continue
-            spot, heading, speed = found, float(rng.uniform(0, 2 * np.pi)), 0.0
+            spot, heading, speed = np.array(found), float(rng.uniform(0, 2 * np.pi)), 0.0
         row, col = int(spot[1] / GSD_M / 4), int(spot[0] / GSD_M / 4)
         if not (0 <= row < free_HW.shape[0] and 0 <= col < free_HW.shape[1] and free_HW[row, col]):
             continue  # a house or water in the way
         if any(np.hypot(v.east_m - spot[0], v.south_m - spot[1]) < 7.0 for v in world.vehicles):
             continue
-        world.vehicles.append(new_vehicle(rng, _next(world), *spot, heading, speed, mid_s))
+        world.vehicles.append(new_vehicle(rng, _next(world), float(spot[0]), float(spot[1]),
+                                          heading, speed, mid_s))
 
 
 def _add_fire(rng: np.random.Generator, world: World, free_HW: np.ndarray, east: float,
