@@ -108,7 +108,7 @@ def _object_centre(is_class_HW: np.ndarray, rng: np.random.Generator) -> Tuple[i
 
 def change_tones(crop: np.ndarray, augment: AugmentConfig,
                  rng: np.random.Generator) -> np.ndarray:
-    """Return the RGB uint8 crop with changed gain, gamma, saturation, and now and then degraded."""
+    """Return the RGB uint8 crop with changed gain, gamma, saturation, sometimes degraded."""
     levels = np.arange(256, dtype=np.float32)
     gamma = np.exp(rng.uniform(-augment.tone, augment.tone))
     contrast = 1 + rng.uniform(-augment.tone, augment.tone)
