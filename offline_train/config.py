@@ -40,7 +40,7 @@ class ModelConfig:
 
     name: str = 'bilateral'
     """Name of the network, see offline_train/models."""
-    widths: Tuple[int, ...] = (32, 48, 64, 96, 128)
+    widths: Tuple[int, ...] = (32, 32, 64, 112, 128)
     """Channels at strides 2, 4, 8, 16 and 32."""
 
 

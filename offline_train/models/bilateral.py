@@ -103,7 +103,7 @@ class BilateralNet(nn.Module):
 
     stride = 4
 
-    def __init__(self, classes: int, widths: Tuple[int, ...] = (32, 48, 64, 96, 128)) -> None:
+    def __init__(self, classes: int, widths: Tuple[int, ...] = (32, 32, 64, 112, 128)) -> None:
         """Build the network; `widths` are the channels at strides 2, 4, 8, 16 and 32."""
         super().__init__()
         at2, at4, at8, at16, at32 = widths
