@@ -4,10 +4,11 @@
 
 Within a grid cell every logit is linear along a row of pixels. So a row needs the logits at its
 two ends only: the winner at the left end gives way to the winner at the right end where their
-difference crosses zero, unless a third class rises above that crossing (the maximum of lines is
-convex: if no class is above the crossing, none is above the two anywhere). Rows with a third
-class are evaluated pixel by pixel for the cell's candidates; pixels where two classes come closer
-than float32 can tell are decided by the definition itself, `bilinear.argmax_at`.
+difference crosses zero, unless a third class rises above that crossing (on either side of it the
+lead over a third class is linear: if it is positive at the ends and at the crossing, it is so
+everywhere). Rows with a third class are evaluated pixel by pixel for the cell's candidates; pixels
+where two classes come closer than float32 can tell are decided by the definition itself,
+`bilinear.argmax_at`.
 """
 from __future__ import annotations
 
@@ -121,8 +122,8 @@ def _candidates(corners: np.ndarray, tolerance: np.float32
                 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return which classes can win in each cell, bool (C, N), and two strong ones, (N,) each.
 
-    A class is out where it stays below one of the two, or below their mean, at all four corners:
-    the mean never exceeds the better of the two, and order at the corners is order inside.
+    A class is out where it stays below one of the two at all four corners: bilinear weights are
+    positive, so order at the corners is order inside.
     """
     number = np.arange(corners.shape[2])
     first = corners[:, 0].argmax(axis=0)
@@ -132,7 +133,6 @@ def _candidates(corners: np.ndarray, tolerance: np.float32
     second_logits = corners[second, :, number].T
     out = ahead < -tolerance
     out |= (corners - second_logits).max(axis=1) < -tolerance
-    out |= (corners - (first_logits + second_logits) * np.float32(0.5)).max(axis=1) < -tolerance
     return ~out, first, second
 
 
@@ -170,7 +170,7 @@ def _group_lines(cells: _Cells, keep: np.ndarray, rows: Axis, peak: float,
     crossing = top_left + at * (right[best_left, number] - top_left)
     near = left + at * (right - left) > crossing - np.float32(peak * _CLEAR_RIVAL)
     only_two = (near.sum(axis=0) == 2) & (parting > peak * _CLEAR_SLOPE)
-    clear = np.where(one_class, alone, only_two)
+    clear = alone & (one_class | only_two)
     col = cells.col[cell]
     done, todo = np.flatnonzero(clear), np.flatnonzero(~clear)
     lines = _Lines(y[done], col[done], ids[best_left[done], cell[done]],

@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from evit_seg.bench import synthetic_logits
@@ -68,9 +68,10 @@ def test_equal_to_an_independent_float64_reference(grid_hw, stride, out_hw):
 
 @pytest.mark.parametrize(('grid_hw', 'stride', 'out_hw'), CASES)
 @pytest.mark.parametrize('step', [None, 0.25])
-def test_equal_to_torch(grid_hw, stride, out_hw, step):
+def test_equal_to_torch(grid_hw, stride, out_hw, step, record_property):
     torch = pytest.importorskip('torch', reason='torch is not installed: the numpy reference runs')
     geometry = stretched(grid_hw, stride, out_hw)
+    excused = 0
     for seed, share in enumerate((0.15, 0.6)):
         logits, _ = synthetic_logits(14, grid_hw, share, seed)
         if step is not None:  # as an int8 network answers: exact ties
@@ -79,20 +80,26 @@ def test_equal_to_torch(grid_hw, stride, out_hw, step):
             torch.from_numpy(logits)[None], size=out_hw, mode='bilinear', align_corners=False)[0]
         theirs = upscaled.argmax(0).numpy()
         ours = upscale_argmax(logits, geometry, out_hw)
-        if (theirs != ours).any():
-            # Another processor's torch may round otherwise: only ties to 1e-5 are excused.
-            upscaled = upscaled.numpy().astype(np.float64)
-            differ = np.nonzero(theirs != ours)
-            gap = upscaled.max(axis=0)[differ] - upscaled[(ours[differ], *differ)]
-            assert gap.max() < 1e-5 and len(gap) <= 1e-5 * ours.size, f'{len(gap)} excused pixels'
+        # Torch has several loops; some shapes and processors round otherwise in the last bit.
+        # Only ties to 1e-5 are excused, and they are counted.
+        differ = np.nonzero(theirs != ours)
+        upscaled = upscaled.numpy()
+        gap = upscaled.max(axis=0)[differ] - upscaled[(ours[differ], *differ)]
+        assert gap.max(initial=0) < 1e-5
+        excused += len(gap)
+    record_property('excused_pixels', excused)
+    assert excused <= 0.01 * ours.size
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(num_classes=st.integers(1, 20), grid_hw=st.tuples(st.integers(1, 12), st.integers(1, 12)),
        source_hw=st.tuples(st.integers(1, 90), st.integers(1, 90)),
        out_hw=st.none() | st.tuples(st.integers(1, 90), st.integers(1, 90)),
        resize=st.sampled_from(('stretch', 'letterbox')), step=st.sampled_from((0, 0.5, 1, 4)),
        scale=st.sampled_from((1e-38, 1e-3, 1, 1e20)), seed=st.integers(0, 1 << 16))
+# A third class ties with the winner at the end of a line, far from the crossing.
+@example(num_classes=9, grid_hw=(6, 3), source_hw=(1, 1), out_hw=(78, 3), resize='stretch',
+         step=0.5, scale=1e20, seed=9729)
 def test_equal_to_the_definition(num_classes, grid_hw, source_hw, out_hw, resize, step, scale,
                                  seed):
     geometry = frame_geometry(source_hw, (grid_hw[0] * 4, grid_hw[1] * 4), 4, resize)
@@ -196,7 +203,7 @@ def test_memory_stays_bounded_at_4k():
     assert peak_bytes < 100e6
 
 
-@pytest.mark.parametrize('step', [mask for mask in (upscale_argmax, textbook_mask, confidence)])
+@pytest.mark.parametrize('step', [upscale_argmax, textbook_mask, confidence])
 def test_wrong_shapes_are_refused(step):
     geometry = stretched((8, 8), 8, (64, 64))
     for shape in ((14, 8, 9), (8, 8), (0, 8, 8), (255, 8, 8), (1, 14, 8, 8)):
