@@ -183,6 +183,11 @@ class Bag:
                          f'{_listed(self.image_topics) or "none"}')
 
 
+def is_16bit(encoding: str) -> bool:
+    """Whether frames of this encoding are scaled to 8 bits, by their own maximum."""
+    return '16' in encoding.partition(';')[0]
+
+
 def _listed(topics: Sequence[ImageTopic]) -> str:
     return ', '.join(str(topic) for topic in topics)
 

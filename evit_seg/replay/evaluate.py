@@ -15,11 +15,12 @@ from typing import Any
 
 from evit_seg.core.alerts import AlertEvent, AlertRule
 from evit_seg.core.errors import ConfigError, EvitSegError, InputError
-from evit_seg.core.metrics import lpcv_score, paper_score
+from evit_seg.core.labels import LabelMap
+from evit_seg.core.metrics import ScoreAccumulator, lpcv_score, paper_score
 from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.alert_params import load_alert_rules
 from evit_seg.replay.annotations import Annotations, scored_frames
-from evit_seg.replay.bag import Bag, ImageTopic, bag_sha256
+from evit_seg.replay.bag import Bag, ImageTopic, bag_sha256, is_16bit
 from evit_seg.replay.machine import machine_facts, percentiles_ms
 from evit_seg.replay.run import Outcome, Stamps, read_stamps, run_bag
 from evit_seg.replay.table import report_lines
@@ -49,13 +50,13 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
     frames = scored_frames(names, stamps.image_ns, outcome.alerts)
     return {
         'schema': REPORT_SCHEMA, 'tool': 'bag_eval',
-        'bag': _bag_facts(bag, image, truth, stamps),
+        'bag': bag_facts(bag, image, truth, stamps),
         'model': model_facts(segmenter),
         'rules': [vars(rule) for rule in rules],
         'counts': _counts(outcome, stamps),
         'notes': notes + naming + _outcome_notes(outcome, truth),
         'class_shares': _shares(outcome, segmenter),
-        'scores': _scores(outcome, segmenter),
+        'scores': accuracies(outcome.scores, segmenter.label_map),
         'alerts': alert_timeline(outcome.events, stamps.image_ns[0]),
         'appearances': annotations.score(frames, rules, min_height_px) if annotations else None,
         'timing': _timing(outcome, segmenter),
@@ -63,8 +64,9 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
     }
 
 
-def _bag_facts(bag: Bag, image: ImageTopic, truth: ImageTopic | None,
-               stamps: Stamps) -> dict[str, Any]:
+def bag_facts(bag: Bag, image: ImageTopic, truth: ImageTopic | None,
+              stamps: Stamps) -> dict[str, Any]:
+    """Return which bag was read, and which topics of it."""
     span_ns = max(stamps.image_ns) - min(stamps.image_ns)
     return {'name': bag.path.name, 'sha256': bag_sha256(bag.path), 'image_topic': image.name,
             'encoding': image.encoding, 'truth_topic': truth.name if truth else None,
@@ -92,7 +94,7 @@ def _counts(outcome: Outcome, stamps: Stamps) -> dict[str, int]:
 
 def _notes(image: ImageTopic, stamps: Stamps) -> list[str]:
     notes = []
-    if '16' in image.encoding.partition(';')[0]:
+    if is_16bit(image.encoding):
         notes.append(f"{image.encoding}: 16-bit images are scaled so that each frame's maximum "
                      'is white')
     if stamps.clock == 'bag':
@@ -120,11 +122,11 @@ def _shares(outcome: Outcome, segmenter: Segmenter) -> dict[str, float]:
     return {entry.slug: int(outcome.class_px[entry.id]) / total for entry in segmenter.label_map}
 
 
-def _scores(outcome: Outcome, segmenter: Segmenter) -> dict[str, Any] | None:
-    """Return the accuracies; those divided by time stand under `timing`."""
-    if outcome.scores is None or not outcome.scores.images:
+def accuracies(scores: ScoreAccumulator | None, labels: LabelMap) -> dict[str, Any] | None:
+    """Return the scores that are not divided by time; None without ground truth."""
+    if scores is None or not scores.images:
         return None
-    result = outcome.scores.result(segmenter.label_map)
+    result = scores.result(labels)
     for name in ('seconds_per_image', 'paper_score'):
         del result[name]
     del result['lpcv']['score']

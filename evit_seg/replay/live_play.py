@@ -1,0 +1,121 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The course of a live run: wait for each other, play in time, wait for the last answers."""
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from tqdm import tqdm
+
+from evit_seg.core.errors import InputError
+from evit_seg.replay.bag import Bag, BagMessage, ImageTopic
+from evit_seg.replay.recording import Recording
+
+READY_TIMEOUT_S = 90.0
+"""For the node to load, try and warm up its model on a slow machine."""
+DRAIN_TIMEOUT_S = 30.0
+"""For the answers still to come after the last frame."""
+LATE_S = 0.02
+"""A frame published this much later than it was due counts as late."""
+POLL_S = 0.05
+REPORT_EVERY_S = 1.0
+"""How often the node reports; twice that is waited for before the next look."""
+
+
+class Link(Protocol):
+    """The way to the node: what is published, what is recorded."""
+
+    recording: Recording
+
+    def matched(self) -> bool:
+        """Tell whether the node listens to us and we to each of its topics."""
+
+    def publish(self, index: int, message: BagMessage) -> None:
+        """Publish one frame of the bag."""
+
+
+class Process(Protocol):
+    """The node's process."""
+
+    def check(self) -> None:
+        """Raise an EvitSegError if it is not running any more."""
+
+    def sample_memory(self) -> None:
+        """Note its resident memory."""
+
+    def last_words(self) -> str:
+        """Return what it logged last."""
+
+
+def wait_until_ready(link: Link, node: Process) -> None:
+    """Wait until both sides have found each other, and the node has reported since.
+
+    That report makes sure that the node, too, had the time to find us. InputError, with what the
+    node says, where it does not come about in time.
+    """
+    deadline_s = time.monotonic() + READY_TIMEOUT_S
+    matched_at: int | None = None
+    while True:
+        node.check()
+        report = link.recording.report
+        if matched_at is None and link.matched():
+            matched_at = report.number
+        if matched_at is not None and report.number > matched_at \
+                and report.values.get('state') == 'active':
+            return
+        if time.monotonic() > deadline_s:
+            raise InputError(f'seg_node was not ready within {READY_TIMEOUT_S:g} s; it says: '
+                             f'{report.sentence or "nothing"}; {node.last_words()}')
+        link.recording.wait_for_report(report.number, POLL_S)
+
+
+def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
+         progress: bool) -> None:
+    """Publish the frames at `rate` times the pace at which they were recorded.
+
+    Messages that cannot be deserialised cannot be sent on; bag_eval counts them.
+    """
+    recording = link.recording
+    start: tuple[float, int] | None = None
+    for index, message in enumerate(tqdm(
+            bag.messages([image.name]), total=image.messages, unit='frame', desc='live',
+            disable=None if progress else True)):
+        if isinstance(message.content, Exception):
+            continue
+        start = start or (time.monotonic(), message.bag_ns)
+        early_s = start[0] + (message.bag_ns - start[1]) / 1e9 / rate - time.monotonic()
+        if early_s > 0:
+            time.sleep(early_s)
+        elif early_s < -LATE_S:
+            recording.late_frames += 1
+        link.publish(index, message)
+        node.check()
+        node.sample_memory()
+    if start is None:
+        raise InputError(f'{bag.path}: no message of {image.name} can be deserialised')
+
+
+def drain(link: Link, node: Process) -> None:
+    """Wait for the last answers, then for a report of the node that holds the final counts.
+
+    The newest frame is never replaced: its mask comes, unless it was lost on the way or could not
+    be read, and then the node's counts come to rest. InputError where neither happens in time.
+    """
+    recording = link.recording
+    deadline_s = time.monotonic() + DRAIN_TIMEOUT_S
+    last = max(recording.sent_s)
+    before: dict[str, str] = {}
+    while time.monotonic() < deadline_s:
+        recording.wait_for_report(recording.report.number, 2 * REPORT_EVERY_S)
+        node.check()
+        node.sample_memory()
+        counts = {key: value for key, value in recording.report.values.items()
+                  if key.startswith('frames ')}
+        if counts.get('frames in_work') == '0':
+            counted = int(counts['frames processed']) >= len(recording.answered_s)
+            if counts == before or (last in recording.answered_s and counted):
+                return
+        before = counts
+    raise InputError(f'seg_node did not come to rest within {DRAIN_TIMEOUT_S:g} s; it says: '
+                     f'{recording.report.sentence or "nothing"}')

@@ -1,0 +1,135 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""What was sent to the node and what it answered, by frame."""
+from __future__ import annotations
+
+import tempfile
+import threading
+from dataclasses import dataclass, field
+from typing import IO
+
+import cv2
+import numpy as np
+
+from evit_seg.core.alerts import Alert, AlertEvent
+from evit_seg.core.errors import InputError
+
+Header = tuple[int, int, str]
+"""sec, nanosec and frame_id of a header: what must come back byte for byte."""
+
+
+class MaskSpool:
+    """Masks as PNG in a temporary file, so that a long flight does not fill the memory."""
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  lives as long as this
+        self._places: dict[int, tuple[int, int]] = {}
+
+    def put(self, index: int, mask_HW: np.ndarray) -> None:
+        """Keep the mask of one frame, uint8 (H, W)."""
+        good, data = cv2.imencode('.png', mask_HW, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        if not good:
+            raise InputError(f'mask of frame {index}: OpenCV cannot encode {mask_HW.shape}')
+        self._places[index] = (self._file.seek(0, 2), data.size)
+        self._file.write(data.tobytes())
+
+    def get(self, index: int) -> np.ndarray | None:
+        """Return the mask of one frame, None where the node gave none."""
+        if index not in self._places:
+            return None
+        offset, size = self._places[index]
+        self._file.seek(offset)
+        data = np.frombuffer(self._file.read(size), np.uint8)
+        return np.asarray(cv2.imdecode(data, cv2.IMREAD_UNCHANGED))
+
+    def close(self) -> None:
+        """Delete the file."""
+        self._file.close()
+
+
+@dataclass
+class Report:
+    """The newest of the node's own reports (/diagnostics): sentence and values."""
+
+    number: int = 0
+    sentence: str = ''
+    values: dict[str, str] = field(default_factory=dict)
+
+
+class Recording:
+    """Filled by the player's threads; everything is guarded by one condition."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.indices: dict[Header, int] = {}
+        self.sent_s: dict[int, float] = {}
+        self.answered_s: dict[int, float] = {}
+        self.wrong_headers: list[str] = []
+        self.repeated_answers = 0
+        self.late_frames = 0
+        self.events: list[tuple[int, AlertEvent]] = []
+        """With the frame that brought each."""
+        self.report = Report()
+        self.masks = MaskSpool()
+
+    def note_sent(self, index: int, header: Header, now_s: float) -> None:
+        """Note a frame the moment before it is published."""
+        with self.changed:
+            self.indices[header] = index
+            self.sent_s[index] = now_s
+
+    def note_mask(self, header: Header, mask_HW: np.ndarray, now_s: float) -> None:
+        """Note an answer; its header must be one that was sent."""
+        with self.changed:
+            index = self._index_of('mask', header)
+            if index is not None and index in self.answered_s:
+                self.repeated_answers += 1
+            elif index is not None:
+                self.answered_s[index] = now_s
+                self.masks.put(index, mask_HW)
+            self.changed.notify_all()
+
+    def note_events(self, header: Header, events: list[AlertEvent]) -> None:
+        """Note the alert events of one frame."""
+        with self.changed:
+            index = self._index_of('alert_events', header)
+            if index is not None:
+                self.events += [(index, event) for event in events]
+            self.changed.notify_all()
+
+    def note_report(self, sentence: str, values: dict[str, str]) -> None:
+        """Note the node's report of itself."""
+        with self.changed:
+            self.report = Report(self.report.number + 1, sentence, values)
+            self.changed.notify_all()
+
+    def _index_of(self, topic: str, header: Header) -> int | None:
+        if header not in self.indices:
+            self.wrong_headers.append(f'{topic}: {header!r}')
+        return self.indices.get(header)
+
+    def wait_for_report(self, number: int, seconds: float) -> bool:
+        """Wait for a report newer than that number; False at the deadline."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.report.number > number, seconds)
+
+    def alerts_by_frame(self, frames: int) -> dict[int, tuple[Alert, ...]]:
+        """Return the active alerts after each answered frame, as the events tell them.
+
+        An event is the frame's own; until the next one its alert is carried along, regions as
+        they were.
+        """
+        by_index: dict[int, list[AlertEvent]] = {}
+        for index, event in self.events:
+            by_index.setdefault(index, []).append(event)
+        active: dict[str, Alert] = {}
+        alerts = {}
+        for index in range(frames):
+            for event in by_index.get(index, ()):
+                if event.kind in ('raised', 'updated'):
+                    active[event.alert.alert_id] = event.alert
+                else:
+                    active.pop(event.alert.alert_id, None)
+            if index in self.answered_s:
+                alerts[index] = tuple(active.values())
+        return alerts
