@@ -15,9 +15,11 @@ from evit_seg.core.errors import EvitSegError
 
 STAGES = {
     'synth': 'render a synthetic disaster flight or still scenes, with exact masks (no torch)',
+    'datasets': 'list the known data sets, check a folder of one (no torch)',
     'train': 'train a network on image folders',
     'export': 'write a bundle (ONNX and manifest) from a training run',
     'evaluate': 'score a bundle on image folders',
+    'tune_alerts': 'find alert thresholds of a class on validation flights',
 }
 """Sub-commands: each is the module offline_train.<name> with add_arguments and main."""
 _PLAIN_MODULES = ('torch', 'onnx', 'onnxruntime', 'cv2', 'tqdm', 'yaml', 'safetensors')

@@ -107,7 +107,7 @@ def main(args: argparse.Namespace) -> int:
 
 def run_flight(segmenter: Segmenter, folder: Path) -> FlightLogits:
     """Return the network's answers to a flight's frames."""
-    rows = _frame_rows(folder / 'frames.csv')
+    rows = read_frame_rows(folder / 'frames.csv')
     logits: List[np.ndarray] = []
     for file, _ in tqdm(rows, desc=folder.parent.name, unit='frame'):
         image = cv2.imread(str(folder / 'IMG' / file), cv2.IMREAD_COLOR)
@@ -154,7 +154,8 @@ def _confirm(text: str) -> Tuple[int, int]:
     return int(k), int(n)
 
 
-def _frame_rows(path: Path) -> List[Tuple[str, float]]:
+def read_frame_rows(path: Path) -> List[Tuple[str, float]]:
+    """Return file and time in seconds of each row of a flight's frames.csv."""
     try:
         with path.open(newline='', encoding='utf-8') as file:
             rows: Iterator[Dict[str, str]] = csv.DictReader(file)
