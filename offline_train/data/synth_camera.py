@@ -8,6 +8,7 @@ camera looking straight down with yaw 0 has image axes equal to world axes. Grou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Tuple
 
 import numpy as np
@@ -33,12 +34,12 @@ class Camera:
         """Focal length in pixels of this image size."""
         return FOCAL_LENGTH_MM / SENSOR_WIDTH_MM * self.width_px
 
-    @property
+    @cached_property
     def centre(self) -> np.ndarray:
         """Position in world axes, (3,) metres."""
         return np.array([self.east_m, self.south_m, -self.height_m])
 
-    @property
+    @cached_property
     def rotation(self) -> np.ndarray:
         """Rows are the image's right, down and forward axes in world axes, (3, 3)."""
         tilt = np.radians(90.0 + self.pitch_deg)

@@ -53,19 +53,22 @@ def apply_look(rgb_HWC: np.ndarray, camera: Camera, look: Look,
     sigma = look.blur_px * share
     if sigma > 0.2:
         image = cv2.GaussianBlur(image, (5, 5), sigma)
-    keep, add = _veil(camera, look)
+    keep, haze = _veil(camera, look)
     plane = image.astype(np.float32)
     plane *= keep[..., None]
-    plane += add
+    if look.haze_per_m:
+        plane += haze[..., None] * look.haze_rgb.astype(np.float32)
     strength = look.noise * min(share, 1.0)
     tile = rng.standard_normal((128, 131, 3), np.float32) * np.float32(strength)
-    repeat = (-(-height // 128), -(-width // 131), 1)
-    plane += np.tile(tile, repeat)[:height, :width]
+    for y in range(0, height, 128):
+        for x in range(0, width, 131):
+            part = plane[y:y + 128, x:x + 131]
+            part += tile[:part.shape[0], :part.shape[1]]
     return cv2.convertScaleAbs(np.maximum(plane, 0))
 
 
 def _veil(camera: Camera, look: Look) -> Tuple[np.ndarray, np.ndarray]:
-    """Return what is kept of the light (H, W) and what haze adds (H, W, 3)."""
+    """Return how much light of the scene and of the haze arrives, (H, W) float32 each."""
     height, width = camera.height_px, camera.width_px
     y = (np.arange(height, dtype=np.float32) + 0.5 - height / 2)[:, None]
     x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2)[None, :]
@@ -75,5 +78,4 @@ def _veil(camera: Camera, look: Look) -> Tuple[np.ndarray, np.ndarray]:
     clear = np.exp(-look.haze_per_m * away_m).astype(np.float32)
     radius = (x * x + y * y) / np.float32(width * width / 4 + height * height / 4)
     light = 1.0 - np.float32(look.vignette) * radius
-    add = (light * (1.0 - clear))[..., None] * look.haze_rgb.astype(np.float32)
-    return light * clear, add
+    return light * clear, light * (1.0 - clear)

@@ -66,12 +66,9 @@ def _draw(world: World, camera: Camera, time_s: float) -> Picture:
 
 
 def _darken(rgb_HWC: np.ndarray, shadow_HW: np.ndarray, light: float) -> None:
-    rows = np.flatnonzero(shadow_HW.any(1))
-    if not len(rows):
-        return
-    band = np.s_[rows[0]:rows[-1] + 1]
-    keep = 1.0 - (1.0 - light) / 255.0 * shadow_HW[band].astype(np.float32)
-    rgb_HWC[band] = rgb_HWC[band] * keep[..., None]
+    where = np.nonzero(shadow_HW)
+    keep = 1.0 - (1.0 - light) / 255.0 * shadow_HW[where].astype(np.float32)
+    rgb_HWC[where] = rgb_HWC[where] * keep[:, None]
 
 
 def _things_in_view(world: World, camera: Camera,
