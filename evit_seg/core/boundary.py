@@ -97,6 +97,7 @@ def draw_boundaries(mask_HW: np.ndarray, logits: np.ndarray, mixed: np.ndarray, 
         if len(unsure[0]):
             mask_HW[unsure] = argmax_at(logits, rows, cols, *unsure)
 
+
 def _draw_cells(mask_HW: np.ndarray, cells: _Cells, rows: Axis, cols: Axis, peak: float,
                 tolerance: np.float32) -> _Pixels:
     """Draw the cells and return the pixels (y, x) that are left to the definition."""
