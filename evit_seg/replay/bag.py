@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -88,10 +89,15 @@ class Bag:
             raise InputError(f'{self.path} holds no metadata.yaml: expected a rosbag2 folder or '
                              'a .bag, .db3 or .mcap file')
         types = get_typestore(Stores.ROS2_HUMBLE)
+        path = self.path
+        if path.is_dir() and path.suffix == '.bag':  # AnyReader would take the name for ROS 1's
+            path = Path(self._stack.enter_context(TemporaryDirectory())) / 'bag'
+            path.symlink_to(self.path.resolve(), target_is_directory=True)
         try:
-            return self._stack.enter_context(AnyReader([self.path], default_typestore=types))
+            return self._stack.enter_context(AnyReader([path], default_typestore=types))
         except Exception as error:  # a damaged file fails in rosbags in any way
             hint = RECOVERY.get(self.path.suffix, '')
+            self.close()
             raise InputError(f'{self.path} is not a bag that can be read: '
                              f'{_one_line(error).rstrip(".")}{hint}') from error
 

@@ -154,7 +154,8 @@ def run_live(args: argparse.Namespace) -> dict[str, Any]:
                                environment={'ROS_DOMAIN_ID': str(domain)},
                                log=args.out / 'node.log')
             wait_until_ready(player, node)
-            play(player, node, bag, image, args.rate, progress=not args.quiet)
+            play(player, node, bag, image, args.rate, lockstep=args.lockstep,
+                 progress=not args.quiet)
             drain(player, node)
             code = node.stop()
             if code != 0:
@@ -204,6 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--threads', type=int, help='CPU threads of the engine')
     parser.add_argument('--reliable', action='store_true',
                         help='the node asks for every frame again that is lost on the way')
+    parser.add_argument('--lockstep', action='store_true',
+                        help='publish no frame before the one before it is answered')
     parser.add_argument('--domain-id', type=int, metavar='N', help='default: one of its own')
     parser.add_argument('--quiet', action='store_true', help='no progress bars')
     return parser

@@ -40,6 +40,7 @@ class Pictures:
         self.scores = ScoreAccumulator(len(labels)) if stamps.truth_ns else None
         self._labels = labels
         self._min_pixels = {rule.class_id: rule.min_pixels for rule in rules}
+        self._first_id = rules[0].class_id if rules else None  # what the poster should show
         self._alerts = alerts
         self._masks = masks
         pairs = pair_stamps(stamps.image_ns, stamps.truth_ns)
@@ -66,7 +67,7 @@ class Pictures:
         if mask_HW is None:
             self._matcher.give_up_image(index)
             return
-        regions = sum(len(alert.regions) for alert in shown)
+        regions = sum(len(alert.regions) for alert in shown if alert.class_id == self._first_id)
         classes = np.bincount(mask_HW.reshape(-1)) >= VISIBLE_SHARE * mask_HW.size
         self._interest[index] = (1 + min(regions, ENOUGH_REGIONS)) * int(classes.sum())
         truth_HW = self._matcher.add_prediction(index, mask_HW)
@@ -92,7 +93,9 @@ class Pictures:
         truth_HW = resize_truth(truth_HW, (mask_HW.shape[0], mask_HW.shape[1]))
         if self.scores is not None:
             self.scores.add(truth_HW, mask_HW)
-        self._accuracy[index] = float(np.mean(truth_HW == mask_HW))
+        found_HW = mask_HW == self._first_id
+        right = np.mean(truth_HW[found_HW] == self._first_id) if found_HW.any() else 1.0
+        self._accuracy[index] = float(np.mean(truth_HW == mask_HW) * right)
 
     def finish(self, bag: Bag, image: ImageTopic) -> list[str]:
         """Finish the video and draw the poster; return the names of the files."""

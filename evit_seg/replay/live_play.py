@@ -16,6 +16,8 @@ READY_TIMEOUT_S = 90.0
 """For the node to load, try and warm up its model on a slow machine."""
 DRAIN_TIMEOUT_S = 30.0
 """For the answers still to come after the last frame."""
+LOCKSTEP_TIMEOUT_S = 10.0
+"""For one answer; a frame that is lost or unreadable gets none."""
 LATE_S = 0.02
 """A frame published this much later than it was due counts as late."""
 POLL_S = 0.05
@@ -71,10 +73,11 @@ def wait_until_ready(link: Link, node: Process) -> None:
 
 
 def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
-         progress: bool) -> None:
+         lockstep: bool = False, progress: bool = False) -> None:
     """Publish the frames at `rate` times the pace at which they were recorded.
 
-    Messages that cannot be deserialised cannot be sent on; bag_eval counts them.
+    With `lockstep`, none before the one before it is answered, or given up. Messages that cannot
+    be deserialised cannot be sent on; bag_eval counts them.
     """
     recording = link.recording
     start: tuple[float, int] | None = None
@@ -87,9 +90,11 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
         early_s = start[0] + (message.bag_ns - start[1]) / 1e9 / rate - time.monotonic()
         if early_s > 0:
             time.sleep(early_s)
-        elif early_s < -LATE_S:
+        elif early_s < -LATE_S and not lockstep:
             recording.late_frames += 1
         link.publish(index, message)
+        if lockstep:
+            recording.wait_for_answer(index, LOCKSTEP_TIMEOUT_S)
         node.check()
         node.sample_memory()
     if start is None:

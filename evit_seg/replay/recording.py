@@ -113,6 +113,11 @@ class Recording:
         with self.changed:
             return self.changed.wait_for(lambda: self.report.number > number, seconds)
 
+    def wait_for_answer(self, index: int, seconds: float) -> bool:
+        """Wait for the mask of one frame; False at the deadline."""
+        with self.changed:
+            return self.changed.wait_for(lambda: index in self.answered_s, seconds)
+
     def alerts_by_frame(self, frames: int) -> dict[int, tuple[Alert, ...]]:
         """Return the active alerts after each answered frame, as the events tell them.
 

@@ -160,6 +160,13 @@ def test_a_ros1_bag_written_here(tmp_path):
     np.testing.assert_array_equal(frame.image_HWC, COLOUR)
 
 
+def test_a_ros2_folder_with_the_ending_of_ros1(tmp_path):
+    write_bag(tmp_path / 'flight.bag', [('/image', 1, image(5, COLOUR, 'bgr8'))])
+    with Bag(tmp_path / 'flight.bag') as bag:
+        [message] = bag.messages([bag.choose_image_topic().name])
+        assert message.stamp_ns == 5
+
+
 def test_what_is_no_bag_is_said_in_one_line(tmp_path):
     (tmp_path / 'folder').mkdir()
     (tmp_path / 'empty.bag').write_bytes(b'')
