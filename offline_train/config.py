@@ -42,6 +42,8 @@ class ModelConfig:
     """Name of the network, see offline_train/models."""
     widths: Tuple[int, ...] = (32, 32, 64, 112, 128)
     """Channels at strides 2, 4, 8, 16 and 32."""
+    initial: str = ''
+    """Run folder whose averaged weights are the start; empty: random weights."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 """The folder of one run: its configuration, provenance, log and checkpoints.
 
     config.yaml          the whole configuration
-    provenance.yaml      git commit, command, version of torch
+    provenance.yaml      git commit, command, version of torch, the run it started from
     log.jsonl            one record a line: training, validation
     checkpoints/step_000400.safetensors
 
@@ -41,8 +41,12 @@ class RunDir:
             raise ConfigError(f'{path} holds a run already and is not overwritten; '
                               'name another folder with --out, or continue it with --resume')
         (path / 'checkpoints').mkdir(parents=True, exist_ok=True)
+        parents = []
+        if config.model.initial:
+            parent = cls.open(Path(config.model.initial))
+            parents = [{**parent.provenance(), 'step': parent.load_checkpoint().step}]
         _write_yaml(path / 'config.yaml', config_to_dict(config))
-        _write_yaml(path / 'provenance.yaml', provenance())
+        _write_yaml(path / 'provenance.yaml', {**provenance(), 'parents': parents})
         return cls(path)
 
     @classmethod
@@ -57,7 +61,7 @@ class RunDir:
         return load_config(self.path / 'config.yaml')
 
     def provenance(self) -> Dict[str, Any]:
-        """Return what the run was made by: `git` and `command`."""
+        """Return what the run was made by: git, command, and the same of the runs before it."""
         content: Dict[str, Any] = yaml.safe_load(
             (self.path / 'provenance.yaml').read_text(encoding='utf-8'))
         return content

@@ -79,6 +79,8 @@ def train(run: RunDir) -> None:
     state = TrainingState(build_model(config.model, len(label_map)), config.optim)
     if run.checkpoints():
         state.load(run)
+    elif config.model.initial:
+        state.start_from(RunDir.open(Path(config.model.initial)))
     first, steps = state.step, config.optim.steps
     if first >= steps:
         print(f'{run.path} has all its {steps} steps')
@@ -159,6 +161,16 @@ class TrainingState:
             name = self._names[id(parameter)]
             tensors.update({f'optim.{name}.{k}': v for k, v in moments.items()})
         return tensors
+
+    def start_from(self, run: RunDir) -> None:
+        """Take the averaged weights of another run; step, schedule and moments start anew."""
+        weights = run.load_checkpoint().part('ema')
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ConfigError(f'model.initial: {run.path} holds another network than model.name '
+                              f'and model.widths say: {error}') from error
+        self._average = {k: v.clone() for k, v in weights.items()}
 
     def load(self, run: RunDir) -> None:
         """Continue from the latest checkpoint of a run."""

@@ -111,6 +111,19 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one(scenes, tmp_path):
     assert losses(run) == {step: whole[step] for step in (3, 4)}
 
 
+def test_a_run_starts_from_the_averaged_weights_of_another(scenes, tmp_path):
+    first = train(scenes, tmp_path / 'first')
+    second = train(scenes, tmp_path / 'second', f'model.initial={first.path}', 'optim.steps=1',
+                   'optim.learning_rate=0', 'optim.weight_decay=0')
+    old, new = (run.load_checkpoint().part('ema') for run in (first, second))
+    assert torch.equal(old['head.weight'], new['head.weight'])
+    (parent,) = second.provenance()['parents']
+    assert parent['step'] == 4 and parent['command'] == first.provenance()['command']
+    with pytest.raises(ConfigError, match=r'model\.initial: .* holds another network'):
+        train(scenes, tmp_path / 'third', f'model.initial={first.path}',
+              'model.widths=[4, 4, 4, 8, 8]')
+
+
 def test_a_run_is_not_overwritten_and_resume_takes_no_new_settings(scenes, tmp_path):
     train(scenes, tmp_path / 'run', 'optim.steps=1')
     with pytest.raises(ConfigError, match='not overwritten'):
