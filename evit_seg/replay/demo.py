@@ -168,6 +168,9 @@ def main(argv: list[str] | None = None) -> int:
     except EvitSegError as error:
         print(f'demo: {error}', file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print('demo: interrupted', file=sys.stderr)
+        return 130
     print('\n'.join(['', *table(report, args.out)]))
     return 0
 

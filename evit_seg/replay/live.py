@@ -80,6 +80,8 @@ class Player:
             self._executor.spin()
         except ExternalShutdownException:
             return
+        except (EvitSegError, ValueError) as error:  # of a callback; the player must hear of it
+            self.recording.note_fault(error)
 
     def close(self) -> None:
         """Leave the graph."""
@@ -225,6 +227,9 @@ def main(argv: list[str] | None = None) -> int:
     except EvitSegError as error:
         print(f'live: {error}', file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print('live: interrupted; the node was ended', file=sys.stderr)
+        return 130
     print('\n'.join(live_lines(report)))
     return 0 if report['counts']['wrong_headers'] == 0 else 1
 

@@ -60,6 +60,7 @@ def wait_until_ready(link: Link, node: Process) -> None:
     matched_at: int | None = None
     while True:
         node.check()
+        link.recording.check()
         report = link.recording.report
         if matched_at is None and link.matched():
             matched_at = report.number
@@ -96,6 +97,7 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
         if lockstep:
             recording.wait_for_answer(index, LOCKSTEP_TIMEOUT_S)
         node.check()
+        recording.check()
         node.sample_memory()
     if start is None:
         raise InputError(f'{bag.path}: no message of {image.name} can be deserialised')
@@ -114,6 +116,7 @@ def drain(link: Link, node: Process) -> None:
     while time.monotonic() < deadline_s:
         recording.wait_for_report(recording.report.number, 2 * REPORT_EVERY_S)
         node.check()
+        recording.check()
         node.sample_memory()
         counts = {key: value for key, value in recording.report.values.items()
                   if key.startswith('frames ')}

@@ -70,6 +70,7 @@ class Recording:
         self.events: list[tuple[int, AlertEvent]] = []
         """With the frame that brought each."""
         self.report = Report()
+        self.fault: Exception | None = None
         self.masks = MaskSpool()
 
     def note_sent(self, index: int, header: Header, now_s: float) -> None:
@@ -102,6 +103,17 @@ class Recording:
         with self.changed:
             self.report = Report(self.report.number + 1, sentence, values)
             self.changed.notify_all()
+
+    def note_fault(self, error: Exception) -> None:
+        """Note that something the node sent cannot be taken; no more will be."""
+        with self.changed:
+            self.fault = error
+            self.changed.notify_all()
+
+    def check(self) -> None:
+        """Raise InputError if an answer of the node could not be taken."""
+        if self.fault is not None:
+            raise InputError(f'an answer of seg_node cannot be read: {self.fault}')
 
     def _index_of(self, topic: str, header: Header) -> int | None:
         if header not in self.indices:

@@ -160,6 +160,13 @@ def test_an_answer_nobody_asked_for_is_a_wrong_header():
     assert recording.masks.get(1) is None
 
 
+def test_an_answer_that_cannot_be_read_ends_the_run():
+    link = FakeLink()
+    link.recording.note_fault(ValueError('no mask'))
+    with pytest.raises(InputError, match='an answer of seg_node cannot be read: no mask'):
+        live_play.wait_until_ready(link, FakeNode())
+
+
 def values(**changes: str) -> dict[str, str]:
     return {'alert_id': 'person-1', 'class': 'person', 'state': 'ACTIVE', 'pixels': '30.0',
             'regions': '2', 'confidence': '0.750', 'first_seen': '1.000000001',
