@@ -62,7 +62,7 @@ BAD_FILES = [
     ('GT/b.png', lambda p: write(p, np.full((64, 72), 200, np.uint8)), 'unknown_value', '200'),
     ('GT/b.png', lambda p: write(p, np.full((64, 72), 254, np.uint8)), 'unknown_value', '254'),
     ('GT/b.png', lambda p: write(p, np.zeros((72, 64), np.uint8)), 'shape',
-     'expected the image\'s size 72x64, got 64x72 (turned'),
+     "expected the image's size 72x64, got 64x72 (turned"),
 ]
 
 
@@ -119,7 +119,7 @@ def test_empty_and_foreign_folders(root, tmp_path_factory):
     with pytest.raises(InputError, match='expected images such as val/IMG'):
         open_split(SPEC, root, 'val')
     empty = tmp_path_factory.mktemp('nothing')
-    with pytest.raises(InputError, match='nothing.*is it the folder of evit_seg synthetic'):
+    with pytest.raises(InputError, match=r'nothing.*is it the folder of evit_seg synthetic'):
         check(SPEC, empty, progress=False)
 
 

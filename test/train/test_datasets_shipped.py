@@ -29,8 +29,10 @@ STAND_INS = {
           'gtFine/val/lindau/lindau_000001_000019_gtFine_labelIds.png')],
         (24, 9), (11, 255)),
     'ade20k': (
-        [('images/training/ADE_train_00000001.jpg', 'annotations/training/ADE_train_00000001.png'),
-         ('images/validation/ADE_val_00000001.jpg', 'annotations/validation/ADE_val_00000001.png')],
+        [('images/training/ADE_train_00000001.jpg',
+          'annotations/training/ADE_train_00000001.png'),
+         ('images/validation/ADE_val_00000001.jpg',
+          'annotations/validation/ADE_val_00000001.png')],
         (150, 0), (149, 255)),
     'semantic_drone': (
         [('train/IMG/000.jpg', 'train/GT/000.png'), ('val/IMG/300.jpg', 'val/GT/300.png')],
