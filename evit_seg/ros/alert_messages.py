@@ -57,8 +57,8 @@ def _event_status(event: AlertEvent) -> DiagnosticStatus:
 
 def _seconds(stamp_ns: int) -> str:
     """Write a stamp as seconds with all nine decimals, exactly."""
-    seconds, rest_ns = divmod(stamp_ns, 10 ** 9)
-    return f'{seconds}.{rest_ns:09d}'
+    seconds, rest_ns = divmod(abs(stamp_ns), 10 ** 9)
+    return f'{"-" if stamp_ns < 0 else ""}{seconds}.{rest_ns:09d}'
 
 
 def detection_array(vision: ModuleType, header: Header, alerts: Sequence[Alert]) -> Any:

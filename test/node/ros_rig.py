@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import itertools
 import os
 import threading
@@ -58,7 +59,7 @@ class FakeClock:
 
 
 class GatedEngine:
-    """The real engine behind a gate: while the gate is shut, each frame waits for `let_through`."""
+    """The real engine behind a gate; while that is shut, each frame waits for `let_through`."""
 
     def __init__(self, engine):
         self._engine = engine
@@ -133,10 +134,8 @@ class Rig:
 
     @staticmethod
     def _run(executor):
-        try:
+        with contextlib.suppress(ExternalShutdownException):
             executor.spin()
-        except ExternalShutdownException:
-            pass
 
     def make_node(self, clock=None, namespace=None, **parameters):
         """Make the node, not started; parameters with `__` for the dot."""
@@ -229,8 +228,6 @@ class Rig:
 def raw_message(image_HWC, stamp_ns=1_700_000_000_123_456_789, encoding='rgb8', padding=0,
                 frame_id='cam/opti\u00e7al'):
     """Return an Image message of uint8 (H, W, C), its rows padded with a class colour."""
-    from builtin_interfaces.msg import Time
-    from std_msgs.msg import Header
     height, width = image_HWC.shape[:2]
     rows = image_HWC.reshape(height, -1)
     if padding:

@@ -12,10 +12,8 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from ros_rig import FakeClock, mask_of, raw_message, wait_until  # noqa: E402
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
-
-
+from ros_rig import FakeClock, mask_of, raw_message, wait_until
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 
 def block_centres(ids_HW, blocks=4):

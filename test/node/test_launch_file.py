@@ -1,0 +1,105 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""The launch file passes on what was given and nothing else.
+
+launch is not on PyPI: a stand-in with its documented calls takes its place, and the real one is
+used where it is installed.
+"""
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import yaml
+
+from evit_seg.ros.params import TABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILE = ROOT / 'launch' / 'seg.launch.py'
+
+
+class Argument:
+    def __init__(self, name, *, default_value, description):
+        self.name, self.default_value, self.description = name, default_value, description
+
+
+def stand_in(monkeypatch, given):
+    """Put a stand-in for launch and launch_ros in place; `given` is the command line."""
+    modules = {
+        'launch': {'LaunchContext': object, 'LaunchDescription': list},
+        'launch.actions': {'DeclareLaunchArgument': Argument,
+                           'OpaqueFunction': lambda function: function},
+        'launch.substitutions': {'LaunchConfiguration': lambda name: SimpleNamespace(
+            perform=lambda context: given.get(name, ''))},
+        'launch_ros': {},
+        'launch_ros.actions': {'Node': lambda **options: options},
+        'launch_ros.parameter_descriptions': {
+            'ParameterValue': lambda value, value_type: value_type(value)},
+    }
+    for name, content in modules.items():
+        module = ModuleType(name)
+        module.__dict__.update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def load_launch_file():
+    spec = importlib.util.spec_from_file_location('seg_launch', LAUNCH_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def launch(monkeypatch, **given):
+    stand_in(monkeypatch, given)
+    *arguments, start = load_launch_file().generate_launch_description()
+    assert {argument.name for argument in arguments} >= {
+        'image_topic', 'model', 'params_file', 'namespace', 'log_level', 'use_sim_time'}
+    assert all(argument.default_value == '' and argument.description for argument in arguments)
+    (node,) = start(None)
+    return node
+
+
+def test_nothing_given_nothing_passed_but_the_file(monkeypatch):
+    assert launch(monkeypatch) == {
+        'package': 'evit_seg', 'executable': 'seg_node', 'output': 'screen',
+        'parameters': [str(ROOT / 'config' / 'seg.yaml')]}
+
+
+def test_everything_given(monkeypatch):
+    node = launch(monkeypatch, image_topic='/cam/image', model='123', params_file='my.yaml',
+                  namespace='d1', log_level='debug', use_sim_time='True', large_data='true')
+    assert node['parameters'] == ['my.yaml', {'model': '123', 'use_sim_time': True}]
+    assert node['remappings'] == [('image_raw', '/cam/image')]
+    assert node['namespace'] == 'd1'
+    assert node['ros_arguments'] == ['--log-level', 'debug']
+    assert node['additional_env'] == {'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}
+
+
+def test_a_word_that_is_no_truth_value_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="use_sim_time: expected true or false, got 'maybe'"):
+        launch(monkeypatch, use_sim_time='maybe')
+
+
+def test_the_launch_file_repeats_no_default_of_the_node():
+    text = LAUNCH_FILE.read_text(encoding='utf-8')
+    named = [row.name for row in TABLE if f"'{row.name}'" in text and row.name != 'model']
+    assert named == []
+
+
+def test_the_parameter_file_matches_any_node_name():
+    assert list(yaml.safe_load((ROOT / 'config' / 'seg.yaml').read_text())) == ['/**']
+
+
+def test_the_real_launch_accepts_the_file(monkeypatch):
+    pytest.importorskip('launch_ros', reason='launch_ros is not on PyPI')
+    from launch import LaunchContext
+    description = load_launch_file().generate_launch_description()
+    context = LaunchContext()
+    context.launch_configurations.update(
+        {argument.name: '' for argument in description.get_launch_arguments()})
+    context.launch_configurations['image_topic'] = '/cam/image'
+    (node,) = description.entities[-1].execute(context)
+    assert node.node_executable == 'seg_node'
