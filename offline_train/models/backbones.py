@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones of timm and segmentation_models.pytorch, and where their weights come from.
+"""
+Backbones of timm and segmentation_models.pytorch, and where their weights come from.
 
 Weights are random, downloaded only when asked for, or read from a local safetensors file.
 """
@@ -11,10 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Dict, List, Tuple
 
-import torch
-from torch import Tensor, nn
-
 from evit_seg.core.errors import ConfigError, InputError
+import torch
+from torch import nn, Tensor
 
 #: Tables that timm's Swin computes from its settings; some published files still carry them.
 COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
@@ -22,7 +22,8 @@ COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 
 def timm_features(name: str, levels: Tuple[int, ...], pretrained: bool, **options: Any
                   ) -> Tuple[nn.Module, List[int]]:
-    """Return timm's backbone of that name and the channels of its maps.
+    """
+    Return timm's backbone of that name and the channels of its maps.
 
     A call of the backbone gives the list of maps at `levels`. `options` go to timm
     (output_stride, img_size). InputError when pretrained weights cannot be had, ConfigError when
@@ -38,7 +39,8 @@ def timm_features(name: str, levels: Tuple[int, ...], pretrained: bool, **option
 
 
 def mix_transformer(name: str, pretrained: bool) -> Tuple[nn.Module, List[int]]:
-    """Return SegFormer's encoder mit_b0 to mit_b5 and the channels of its maps.
+    """
+    Return SegFormer's encoder mit_b0 to mit_b5 and the channels of its maps.
 
     A call gives the image, an empty map and the maps at strides 4, 8, 16 and 32. Source: Xie et
     al. 2021, arXiv 2105.15203.
@@ -69,7 +71,8 @@ def require(package: str) -> ModuleType:
 
 
 def load_weights(network: nn.Module, backbone: str, path: Path) -> None:
-    """Load a safetensors file into a whole network or, if it is one of those, its backbone.
+    """
+    Load a safetensors file into a whole network or, if it is one of those, its backbone.
 
     A file that has the names of the whole network is loaded as such. Any other must be what timm
     publishes for `backbone` (its classifier is left out). Both are strict: InputError names the

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Networks with a decoder of segmentation_models.pytorch over a backbone of timm.
+"""
+Networks with a decoder of segmentation_models.pytorch over a backbone of timm.
 
 Every network takes normalised float (N, 3, H, W), H and W multiples of 32, and returns raw logits
 (N, classes, H / stride, W / stride): the decoders' last upscaling is the mask's business.
@@ -9,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
-from torch import Tensor, nn
-
 from offline_train.models.backbones import mix_transformer, smp_module, timm_features
 from offline_train.models.pooling import GridPool
+from torch import nn, Tensor
 
 
 class DecodedNet(nn.Module):
@@ -43,7 +43,8 @@ class DecodedNet(nn.Module):
 
 def upernet(classes: int, backbone: str, width: int, pretrained: bool,
             image_size: Tuple[int, int]) -> nn.Module:
-    """Return UPerNet (Xiao et al. 2018, arXiv 1807.10221): pyramid pooling and an FPN, stride 4.
+    """
+    Return UPerNet (Xiao et al. 2018, arXiv 1807.10221): pyramid pooling and an FPN, stride 4.
 
     `width` is the number of channels of pyramid, FPN and fusion.
     """
@@ -59,7 +60,8 @@ def upernet(classes: int, backbone: str, width: int, pretrained: bool,
 
 
 def deeplabv3(classes: int, backbone: str, width: int, pretrained: bool) -> nn.Module:
-    """Return DeepLabV3 (Chen et al. 2017, arXiv 1706.05587), atrous to stride 8.
+    """
+    Return DeepLabV3 (Chen et al. 2017, arXiv 1706.05587), atrous to stride 8.
 
     MobileViT instead of ResNet as in arXiv 2110.02178 (sec. 4.2.2), dense atrous convolutions.
     """
@@ -70,7 +72,8 @@ def deeplabv3(classes: int, backbone: str, width: int, pretrained: bool) -> nn.M
 
 
 def segformer(classes: int, backbone: str, width: int, pretrained: bool) -> nn.Module:
-    """Return SegFormer (Xie et al. 2021, arXiv 2105.15203): a mix transformer and an MLP head.
+    """
+    Return SegFormer (Xie et al. 2021, arXiv 2105.15203): a mix transformer and an MLP head.
 
     `width` is the decoder's C of table 6: 256 for B0, 768 for B5.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""FANet: a U-shaped network whose lateral connections are fast attention.
+"""
+FANet: a U-shaped network whose lateral connections are fast attention.
 
 Source: Hu et al. 2020, "Real-time Semantic Segmentation with Fast Attention", arXiv 2007.03815.
 Attention without softmax: queries and keys of length 1 let K V be multiplied first, so that the
@@ -9,13 +10,12 @@ extra spatial reduction (sec. III-C), which is for frames of 2048x1024.
 """
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
-
 from offline_train.models.backbones import timm_features
 from offline_train.models.bilateral import ConvBn
 from offline_train.models.pooling import resize_like
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as functional
 
 KEY = 32  # channels of queries and keys, sec. III-A
 
@@ -42,7 +42,8 @@ class FastAttention(nn.Module):
 
 
 class FaNet(nn.Module):
-    """ResNet18, fast attention at strides 4 to 32, fused from coarse to fine.
+    """
+    ResNet18, fast attention at strides 4 to 32, fused from coarse to fine.
 
     Input: normalised float (N, 3, H, W), H and W multiples of 32. Output: raw logits
     (N, classes, H / 4, W / 4). The levels at strides 32 and 8 join those at 16 and 4 before the

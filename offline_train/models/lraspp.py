@@ -1,22 +1,23 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""MobileNetV3-Seg: LR-ASPP over MobileNetV3-Large.
+"""
+MobileNetV3-Seg: LR-ASPP over MobileNetV3-Large.
 
 Source: Howard et al. 2019, arXiv 1905.02244, sec. 6.4 and fig. 10, 128 channels. As in
 torchvision the gate is the mean of the whole map; the paper's 49x49 window is one at its size.
 """
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
-
 from offline_train.models.backbones import timm_features
 from offline_train.models.bilateral import ConvBn
 from offline_train.models.pooling import resize_like
+import torch
+from torch import nn, Tensor
 
 
 class LrAspp(nn.Module):
-    """A gated map at stride 16 and a skip at stride 8.
+    """
+    A gated map at stride 16 and a skip at stride 8.
 
     Input: normalised float (N, 3, H, W), H and W multiples of 16. Output: raw logits
     (N, classes, H / 8, W / 8).

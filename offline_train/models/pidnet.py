@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""PIDNet-S: a dense convolutional network of three paths, named after a PID controller.
+"""
+PIDNet-S: a dense convolutional network of three paths, named after a PID controller.
 
 Source: Xu et al. 2022, arXiv 2206.02066, table 1 and figs. 4 to 6, the small model: P keeps detail
 at stride 8, I goes down to stride 64 for context, D finds boundaries and decides at the end, pixel
@@ -12,12 +13,11 @@ from __future__ import annotations
 
 from typing import Tuple
 
-import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
-
 from offline_train.models.bilateral import ConvBn
 from offline_train.models.pooling import resize_like
+import torch
+from torch import nn, Tensor
+import torch.nn.functional as functional
 
 #: (kernel, stride) of the average pools on the stride-64 map, fig. 5.
 POOLS: Tuple[Tuple[int, int], ...] = ((5, 2), (9, 4), (17, 8))
@@ -128,7 +128,8 @@ class BoundaryBlend(nn.Module):
 
 
 class PidNet(nn.Module):
-    """The small network, 7.6 million parameters.
+    """
+    The small network, 7.6 million parameters.
 
     Input: normalised float (N, 3, H, W), H and W multiples of 64 (other multiples of 8 work).
     Output: raw logits (N, classes, H / 8, W / 8); in training mode a second map of the auxiliary

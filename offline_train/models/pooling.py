@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import List, Tuple
 
+from torch import nn, Tensor
 import torch.nn.functional as functional
-from torch import Tensor, nn
 
 
 class GridPool(nn.Module):
@@ -22,7 +22,8 @@ class GridPool(nn.Module):
 
 
 def pool_to(x_NCHW: Tensor, size: Tuple[int, int]) -> Tensor:
-    """Return (N, C, H, W) averaged to (N, C, *size), as adaptive_avg_pool2d does.
+    """
+    Return (N, C, H, W) averaged to (N, C, *size), as adaptive_avg_pool2d does.
 
     Windows that tile the map are a plain average pool. Others (6 bins on 16 cells) overlap and
     differ in length: ONNX has no operator for them, two small constant matrices do the same.
@@ -43,7 +44,8 @@ def resize_like(x_NCHW: Tensor, like_NCHW: Tensor) -> Tensor:
 
 
 def _averaging_rows(cells: int, bins: int) -> List[List[float]]:
-    """Return (bins, cells): bin i averages cells floor(i * n / b) to ceil((i + 1) * n / b).
+    """
+    Return (bins, cells): bin i averages cells floor(i * n / b) to ceil((i + 1) * n / b).
 
     A plain list, because what tensors compute here would be traced into the exported graph.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""A token-pyramid transformer: convolutions make tokens, attention sees them at stride 64 only.
+"""
+A token-pyramid transformer: convolutions make tokens, attention sees them at stride 64 only.
 
 Source: TopFormer (Zhang et al. 2022, arXiv 2204.05525), its tiny model; SeaFormer (Wan et al.
 2023, arXiv 2301.13156) is of the same family. Maps of strides 4 to 32 are averaged to stride 64,
@@ -11,10 +12,9 @@ from __future__ import annotations
 
 from typing import List, Tuple
 
-import torch
-from torch import Tensor, nn
-
 from offline_train.models.pooling import pool_to, resize_like
+import torch
+from torch import nn, Tensor
 
 #: (kernel, expansion, channels, stride) of the inverted residuals of TopFormer-tiny, table 8.
 BLOCKS: Tuple[Tuple[int, int, int, int], ...] = (
@@ -100,7 +100,8 @@ class Injection(nn.Module):
 
 
 class TokenPyramid(nn.Module):
-    """The tiny network, 1.4 million parameters.
+    """
+    The tiny network, 1.4 million parameters.
 
     Input: normalised float (N, 3, H, W), H and W multiples of 32. Output: raw logits
     (N, classes, H / 8, W / 8).

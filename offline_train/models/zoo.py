@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Dict, Optional, Tuple
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import nearest
 from offline_train.models.backbones import load_weights
@@ -21,6 +17,9 @@ from offline_train.models.fanet import FaNet
 from offline_train.models.lraspp import LrAspp
 from offline_train.models.pidnet import PidNet
 from offline_train.models.token_pyramid import TokenPyramid
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 Size = Tuple[int, int]
 Builder = Callable[[int, bool, Size], nn.Module]
@@ -99,7 +98,8 @@ def find_model(name: str) -> ModelSpec:
 
 def build_model(name: str, classes: int, *, pretrained: bool = False,
                 weights: Optional[str | Path] = None, image_size: int | Size = 512) -> nn.Module:
-    """Return the network of that name.
+    """
+    Return the network of that name.
 
     It takes normalised float (N, 3, H, W), H and W multiples of 32, has an attribute `stride`
     and returns raw logits (N, classes, H / stride, W / stride); in training mode it may return a
@@ -143,7 +143,8 @@ class Description:
 
 
 def describe(model: nn.Module, image_size: int | Size = 512) -> Description:
-    """Return parameters, GFLOP of one image in eval mode, and stride of a network.
+    """
+    Return parameters, GFLOP of one image in eval mode, and stride of a network.
 
     A multiply-add counts as two operations; element-wise work is not counted (as torch's
     flop counter does). Auxiliary heads are parameters but take no operations. The pass runs on

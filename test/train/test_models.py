@@ -13,7 +13,7 @@ safetensors = pytest.importorskip('safetensors.torch', reason='weights are safet
 
 from evit_seg.core.errors import ConfigError, InputError  # noqa: E402
 from offline_train.models.pooling import pool_to  # noqa: E402
-from offline_train.models.zoo import MODELS, build_model, describe  # noqa: E402
+from offline_train.models.zoo import build_model, describe, MODELS  # noqa: E402
 
 OWN = ['bilateral', 'pidnet_s', 'token_pyramid']
 BORROWED = sorted(set(MODELS) - set(OWN))
