@@ -6,20 +6,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from pathlib import Path
 import platform
 import sys
 import time
-from pathlib import Path
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.health import StageTimes
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry, preprocess
 from evit_seg.core.segmenter import Segmenter
+import numpy as np
 
 PRE_POST_HW = ((512, 512), (1080, 1920))
 MODEL_HW = (720, 1280)
@@ -109,7 +108,8 @@ def machine_facts() -> Dict[str, Any]:
 def bench_pre_post(*, stride: int = 8, runs: int = 50,
                    sizes_hw: Sequence[Tuple[int, int]] = PRE_POST_HW,
                    mixed_shares: Sequence[float] = MIXED_SHARES) -> List[Dict[str, Any]]:
-    """Time our pre- and post-processing and the textbook's, in turns; a row per size and share.
+    """
+    Time our pre- and post-processing and the textbook's, in turns; a row per size and share.
 
     The frames are noise (pre-processing does not look at them), the logits blobs of 14 classes;
     times in ms are medians, `mixed_share` is the measured share of cells with a class boundary.
@@ -164,7 +164,8 @@ def interleaved_post(logits_CHW: np.ndarray, out_hw: Tuple[int, int]) -> np.ndar
 
 def synthetic_logits(num_classes: int, grid_hw: Tuple[int, int], mixed_share: float,
                      seed: int = 0) -> Tuple[np.ndarray, float]:
-    """Return smooth random logits (C, h, w) and their share of mixed cells, near the wanted one.
+    """
+    Return smooth random logits (C, h, w) and their share of mixed cells, near the wanted one.
 
     Blurred noise: the finer the blobs, the more cells have corners that disagree.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `offline_train datasets`: list the known data sets, check a folder of one.
+"""
+The command `offline_train datasets`: list the known data sets, check a folder of one.
 
     offline_train datasets list
     offline_train datasets check semantic_drone --root DIR [--split test] [--json OUT]
@@ -11,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+import sys
 from typing import Any, Dict, Iterator, List
 
 from evit_seg.core.errors import ConfigError
 from offline_train.data.dataset import load_dataset, shipped_datasets
-from offline_train.data.dataset_check import KINDS, NEAR_BITS, check
+from offline_train.data.dataset_check import check, KINDS, NEAR_BITS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

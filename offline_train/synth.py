@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `offline_train synth`: render a flight, or still scenes for training, as a folder.
+"""
+The command `offline_train synth`: render a flight, or still scenes for training, as a folder.
 
 A flight goes to DIR/flight, scenes to DIR/train and DIR/val, in the image-folder layout of the
 other commands. The same arguments give the same bytes, whatever the number of processes.
@@ -8,31 +9,30 @@ other commands. The same arguments give the same bytes, whatever the number of p
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
+import json
+import multiprocessing
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar
 
 import cv2
-import numpy as np
-from tqdm import tqdm
-
 from evit_seg.core.errors import ConfigError, InputError
-from offline_train.data.synth_flight import FRAME_COLUMNS, Flight, flight_world
+import numpy as np
+from offline_train.data.synth_flight import Flight, flight_world, FRAME_COLUMNS
 from offline_train.data.synth_folder import (
+    appearances,
     EVENT_COLUMNS,
     FrameRecord,
-    appearances,
     write_frame,
     write_objects,
     write_table,
 )
 from offline_train.data.synth_palette import class_ids
 from offline_train.data.synth_render import render
-from offline_train.data.synth_scenes import VIEWS_PER_WORLD, scenes_of_world
+from offline_train.data.synth_scenes import scenes_of_world, VIEWS_PER_WORLD
 from offline_train.data.synth_world import World
+from tqdm import tqdm
 
 GENERATOR_VERSION = 1
 """Changes whenever the same seed would give other pixels."""

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""A bundle of a few hundred bytes whose answer depends on the colour of the input.
+"""
+A bundle of a few hundred bytes whose answer depends on the colour of the input.
 
 The network averages each stride x stride block and answers with the class whose anchor colour is
 nearest: logits_c = 2 a_c . x - a_c . a_c (the part of -(x - a_c)^2 that depends on c), scaled.
@@ -11,13 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Optional, Tuple
 
-import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
-
 from evit_seg.core.bundle import encode_golden, write_bundle
 from evit_seg.core.labels import LabelClass, LabelMap, load_label_map
 from evit_seg.core.manifest import InputSpec, Manifest, Variant
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper, TensorProto
 
 
 def anchor_colours(num_classes: int = 14) -> np.ndarray:

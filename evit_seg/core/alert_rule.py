@@ -3,15 +3,16 @@
 """The thresholds of one class's alert: what counts as evidence, and how much of it."""
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+import math
 
 from evit_seg.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class AlertRule:
-    """When a class raises an alert; ConfigError if a value is out of its range.
+    """
+    When a class raises an alert; ConfigError if a value is out of its range.
 
     A processed frame holds evidence when a connected region has at least `min_pixels` (at source
     size) and a mean probability of the class of at least `min_confidence`. `confirm_k` of the

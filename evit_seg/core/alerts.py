@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Alerts: the state machine that makes regions of a class, frame by frame, into alerts.
+"""
+Alerts: the state machine that makes regions of a class, frame by frame, into alerts.
 
     IDLE -> CANDIDATE -> ACTIVE -> IDLE
 
@@ -9,10 +10,10 @@ bag twice gives the same alerts.
 """
 from __future__ import annotations
 
-import itertools
-import math
 from collections import deque
 from dataclasses import dataclass, replace
+import itertools
+import math
 from typing import (
     Deque,
     Dict,
@@ -27,7 +28,7 @@ from typing import (
 
 from evit_seg.core.alert_rule import AlertRule
 from evit_seg.core.errors import ConfigError
-from evit_seg.core.regions import Region, find_regions
+from evit_seg.core.regions import find_regions, Region
 
 __all__ = ['ACTIVE', 'CANDIDATE', 'EPOCH_BACK_S', 'IDLE', 'Alert', 'AlertEvent', 'AlertRule',
            'AlertTracker', 'Region', 'find_regions']
@@ -40,7 +41,8 @@ IDLE, CANDIDATE, ACTIVE = 'IDLE', 'CANDIDATE', 'ACTIVE'
 
 @dataclass(frozen=True)
 class Alert:
-    """An alert as of one frame.
+    """
+    An alert as of one frame.
 
     `regions` are those of the newest processed frame with evidence, whose stamp is
     `last_seen_ns`; `first_seen_ns` is the stamp of the oldest evidence that confirmed it.
@@ -56,7 +58,8 @@ class Alert:
 
 @dataclass(frozen=True)
 class AlertEvent:
-    """A change: 'raised', 'updated' (a region came or went), 'cleared' or 'reset' (new epoch).
+    """
+    A change: 'raised', 'updated' (a region came or went), 'cleared' or 'reset' (new epoch).
 
     `state` is the class's state after it, `stamp_ns` the stamp of the frame that brought it.
     """
@@ -77,7 +80,8 @@ class AlertTracker:
         self.set_rules(rules)
 
     def set_rules(self, rules: Sequence[AlertRule]) -> List[AlertEvent]:
-        """Use other thresholds from the next frame on; history and active alerts are kept.
+        """
+        Use other thresholds from the next frame on; history and active alerts are kept.
 
         A class that is no longer among the rules is forgotten; if its alert was active a 'reset'
         event is returned, as nobody saw that the object is gone. ConfigError if a class has two
@@ -98,7 +102,8 @@ class AlertTracker:
         return events
 
     def update(self, stamp_ns: int, regions: Mapping[int, Sequence[Region]]) -> List[AlertEvent]:
-        """Take one processed frame; return what changed, in the order of the rules.
+        """
+        Take one processed frame; return what changed, in the order of the rules.
 
         `stamp_ns` is the image's stamp. `regions` are the regions with evidence by class id, as
         `find_regions` returns them; classes without a rule are not looked at. A stamp older than
@@ -132,7 +137,8 @@ class AlertTracker:
 
 
 class _Track:
-    """The history of one class.
+    """
+    The history of one class.
 
     `now_ns` is the newest stamp of the epoch, which never runs backwards; `stamp_ns` is the
     frame's own and may, by a little.
@@ -192,7 +198,8 @@ class _Track:
         return self._event('raised', stamp_ns)
 
     def miss(self, stamp_ns: int, now_ns: int, elapsed_ns: int) -> Optional[AlertEvent]:
-        """Take a processed frame without evidence, `elapsed_ns` after the frame before it.
+        """
+        Take a processed frame without evidence, `elapsed_ns` after the frame before it.
 
         Time counts from the first such frame on: before it nobody looked. A gap between two
         frames counts for at most half of clear_after_s: however long a silence, it takes a third
@@ -221,7 +228,8 @@ class _Track:
         return AlertEvent(kind, self.alert, self.state, stamp_ns)
 
     def _changed(self, seen: Tuple[Region, ...]) -> bool:
-        """Remember the regions; return whether one came or one went.
+        """
+        Remember the regions; return whether one came or one went.
 
         One came if it is near no region of the last confirm_n frames with evidence. One went if
         none near it was seen in the confirm_n frames after it. So a region that flickers, moves
@@ -241,7 +249,8 @@ def _near_any(region: Region, frames: Iterable[Sequence[Region]]) -> bool:
 
 
 def _near(one: Region, other: Region) -> bool:
-    """Return whether the boxes overlap when each is grown by its longer side all around.
+    """
+    Return whether the boxes overlap when each is grown by its longer side all around.
 
     So a small object may move by about twice its size from frame to frame and stay itself.
     """

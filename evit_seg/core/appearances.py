@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Score alerts against who was really there: appearances hit, and false alerts per minute.
+"""
+Score alerts against who was really there: appearances hit, and false alerts per minute.
 
 An *appearance* is an instance that was visible at the stated height or more in at least
 `confirm_n` consecutive frames. It is a *hit* if, within its span + `confirm_n` frames, an active
@@ -52,7 +53,8 @@ class VisibleSpan:
 
 @dataclass(frozen=True)
 class ScoredFrame:
-    """One processed frame and the alerts that were active after it.
+    """
+    One processed frame and the alerts that were active after it.
 
     `name` is the stem that objects.csv uses, `time_s` its time in frames.csv, `stamp_ns` the
     stamp the tracker was given.
@@ -112,7 +114,8 @@ def read_events(path: Path) -> List[VisibleSpan]:
 def score_appearances(frames: Sequence[ScoredFrame], objects: Sequence[ObjectBox], slug: str, *,
                       min_height_px: float, confirm_n: int,
                       events: Optional[Sequence[VisibleSpan]] = None) -> AppearanceScore:
-    """Score the alerts of one class; `frames` are all processed frames in order.
+    """
+    Score the alerts of one class; `frames` are all processed frames in order.
 
     `min_height_px` is the stated height at source size, `confirm_n` the alert rule's. The span of
     an appearance is its row in `events`; without them, each unbroken run of frames with a box.
@@ -213,7 +216,8 @@ def _active_spans(frames: Sequence[ScoredFrame], slug: str) -> List[List[int]]:
 
 
 def _minutes(frames: Sequence[ScoredFrame]) -> float:
-    """Return the time the frames cover, each up to the next and the last as long as the mean.
+    """
+    Return the time the frames cover, each up to the next and the last as long as the mean.
 
     A stamp that goes back starts a new epoch and covers no time.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Bilinear interpolation of grid logits at mask pixels, to the last bit as torch does it.
+"""
+Bilinear interpolation of grid logits at mask pixels, to the last bit as torch does it.
 
 `torch.nn.functional.interpolate(mode='bilinear', align_corners=False)` on an x86 CPU computes in
 float32 with fused multiply-adds: along x `fma(left, w_left, right * w_right)` on the grid lines
@@ -12,16 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
-
 from evit_seg.core.preprocess import Geometry
+import numpy as np
 
 _PIXELS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis of the way from grid to mask; every index counts from the line `first`.
+    """
+    One axis of the way from grid to mask; every index counts from the line `first`.
 
     `low`, `high`, `w_low`, `w_high`: (n,) the two grid lines of each mask pixel and their weights.
     `cell`: (n,) the cell, between lines `cell` and `cell + 1`, that the pixel is drawn with;
@@ -73,7 +74,8 @@ def axis_table(geometry: Geometry, axis: int, out: int) -> Axis:
 
 def argmax_at(logits_CHW: np.ndarray, rows: Axis, cols: Axis, y: np.ndarray, x: np.ndarray
               ) -> np.ndarray:
-    """Return the winning class, uint8 (n,), of the mask pixels (y, x); lowest id on ties.
+    """
+    Return the winning class, uint8 (n,), of the mask pixels (y, x); lowest id on ties.
 
     `logits_CHW` is float32 and cut to the lines of `rows` and `cols`.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The mixed cells of a mask: which class wins where, without interpolating every class.
+"""
+The mixed cells of a mask: which class wins where, without interpolating every class.
 
 Within a grid cell every logit is linear along a row of pixels. So a row needs the logits at its
 two ends only: the winner at the left end gives way to the winner at the right end where their
@@ -14,9 +15,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Tuple
 
+from evit_seg.core.bilinear import argmax_at, Axis
 import numpy as np
-
-from evit_seg.core.bilinear import Axis, argmax_at
 
 _Pixels = Tuple[np.ndarray, np.ndarray]  # y and x, (n,) each
 
@@ -29,7 +29,8 @@ _CLEAR_RIVAL = 2.0 ** -11
 
 
 class _Cells(NamedTuple):
-    """Mixed cells: grid row and column (N,) and the logits at their corners (C, 4, N).
+    """
+    Mixed cells: grid row and column (N,) and the logits at their corners (C, 4, N).
 
     Corners in the order upper left, upper right, lower left, lower right.
     """
@@ -44,7 +45,8 @@ class _Cells(NamedTuple):
 
 
 class _Lines(NamedTuple):
-    """Rows of pixels inside one cell each, all arrays (M,).
+    """
+    Rows of pixels inside one cell each, all arrays (M,).
 
     `left` and `right` are the winners at the two ends, `lead_left` and `lead_right` how far each
     is ahead of the other there; `sure` is False where the pixels need a closer look.
@@ -64,7 +66,8 @@ class _Lines(NamedTuple):
 
 
 class _Unclear(NamedTuple):
-    """Lines that take more than two classes or a closer look: `y` and `col` (M,).
+    """
+    Lines that take more than two classes or a closer look: `y` and `col` (M,).
 
     `ids`, `left` and `right`: the candidates and their logits at the two ends, (slots, M).
     """
@@ -78,7 +81,8 @@ class _Unclear(NamedTuple):
 
 def draw_boundaries(mask_HW: np.ndarray, logits: np.ndarray, mixed: np.ndarray, rows: Axis,
                     cols: Axis, peak: float, tolerance: np.float32) -> None:
-    """Overwrite the pixels of the mixed cells in `mask_HW`, uint8 and contiguous.
+    """
+    Overwrite the pixels of the mixed cells in `mask_HW`, uint8 and contiguous.
 
     `mixed` is bool (h - 1, w - 1), `logits` float32 (C, h, w) with |logit| <= peak; differences
     above `tolerance` are beyond doubt.
@@ -121,7 +125,8 @@ def _draw_cells(mask_HW: np.ndarray, cells: _Cells, rows: Axis, cols: Axis, peak
 
 def _candidates(corners: np.ndarray, tolerance: np.float32
                 ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return which classes can win in each cell, bool (C, N), and two strong ones, (N,) each.
+    """
+    Return which classes can win in each cell, bool (C, N), and two strong ones, (N,) each.
 
     A class is out where it stays below one of the two at all four corners: bilinear weights are
     positive, so order at the corners is order inside.

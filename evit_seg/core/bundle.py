@@ -3,14 +3,12 @@
 """Bundles: a folder with a manifest, model files and a golden frame; opened, verified, written."""
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
+import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Tuple, TYPE_CHECKING
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import (
     BundleError,
     BundleHashMismatch,
@@ -19,14 +17,15 @@ from evit_seg.core.errors import (
     InputError,
 )
 from evit_seg.core.manifest import (
-    MANIFEST_NAME,
-    Golden,
-    Manifest,
-    Variant,
     dump_manifest,
+    Golden,
     load_manifest,
+    Manifest,
+    MANIFEST_NAME,
+    Variant,
 )
 from evit_seg.core.share import share_file
+import numpy as np
 
 if TYPE_CHECKING:
     from evit_seg.core.segmenter import Segmenter
@@ -42,7 +41,8 @@ class Bundle:
 
 
 def find_bundle(name_or_path: str) -> Path:
-    """Return the folder of a bundle given as a path or as a name under the package's `models/`.
+    """
+    Return the folder of a bundle given as a path or as a name under the package's `models/`.
 
     BundleMissing names both places.
     """
@@ -61,7 +61,8 @@ def find_bundle(name_or_path: str) -> Path:
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """Open a bundle and verify that every file is present, whole and the one described.
+    """
+    Open a bundle and verify that every file is present, whole and the one described.
 
     Raises BundleMissing, BundleTruncated, BundleHashMismatch or BundleError.
     """
@@ -102,7 +103,8 @@ def _verify(path: Path, sha256: str, size: Optional[int] = None) -> None:
 
 
 def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle and open it again; sizes and hashes are filled in from `files`.
+    """
+    Write a bundle and open it again; sizes and hashes are filled in from `files`.
 
     `files` maps the names that `manifest` uses (variants, golden frame) to their content.
     BundleError when the folder holds something already or a named file is not given.
@@ -131,7 +133,8 @@ def write_bundle(folder: Path, manifest: Manifest, files: Mapping[str, bytes]) -
 
 def select_variant(bundle: Bundle, engine: str = 'onnxruntime', *,
                    precision: Optional[str] = None, height: Optional[int] = None) -> Variant:
-    """Return the first variant, in the manifest's order, that fits all that was asked for.
+    """
+    Return the first variant, in the manifest's order, that fits all that was asked for.
 
     BundleError lists what the bundle holds: no other variant is taken in its place.
     """
@@ -147,7 +150,8 @@ def select_variant(bundle: Bundle, engine: str = 'onnxruntime', *,
 
 def encode_golden(image_HWC: np.ndarray, mask_HW: np.ndarray,
                   min_agreement: Mapping[str, float]) -> Tuple[Golden, Dict[str, bytes]]:
-    """Return the golden entry and its two PNG files for `write_bundle`.
+    """
+    Return the golden entry and its two PNG files for `write_bundle`.
 
     `image_HWC` is RGB uint8, `mask_HW` the class ids the network gave at the image's size.
     """
@@ -180,7 +184,8 @@ def read_golden(bundle: Bundle) -> Tuple[np.ndarray, np.ndarray]:
 
 
 def self_test(segmenter: Segmenter) -> float:
-    """Run the golden frame and return the share of pixels that agree with its mask, 0 to 1.
+    """
+    Run the golden frame and return the share of pixels that agree with its mask, 0 to 1.
 
     BundleError below the share the manifest asks of this precision: the engine at hand does
     not compute what was exported.

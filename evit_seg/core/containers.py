@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Walk JPEG and PNG files without decoding them: the size they claim, and whether they end.
+"""
+Walk JPEG and PNG files without decoding them: the size they claim, and whether they end.
 
 OpenCV's decoders, depending on version, fill what is missing with grey and say nothing. Walking
 the container first costs microseconds and finds every cut. Damage inside a JPEG's entropy-coded
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from typing import NamedTuple, Optional
+import zlib
 
 from evit_seg.core.errors import FrameError
 
@@ -33,7 +34,8 @@ class ImageHeader(NamedTuple):
 
 
 def jpeg_header(file_bytes: bytes) -> ImageHeader:
-    """Walk the markers of a JPEG up to its end marker and return what its frame header says.
+    """
+    Walk the markers of a JPEG up to its end marker and return what its frame header says.
 
     ITU-T T.81, annex B. Bytes after the end marker are allowed, cameras pad with zeros.
     FrameError when a segment, the frame header or the end marker is missing.
@@ -69,7 +71,8 @@ def _jpeg_frame_header(segment: bytes) -> ImageHeader:
 
 
 def png_header(file_bytes: bytes) -> ImageHeader:
-    """Walk the chunks of a PNG up to IEND with their checksums; return what IHDR says.
+    """
+    Walk the chunks of a PNG up to IEND with their checksums; return what IHDR says.
 
     PNG specification, third edition, sec. 5. FrameError when a chunk is cut, missing or damaged.
     """

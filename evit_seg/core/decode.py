@@ -1,27 +1,27 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Camera frames to images: what a ROS camera is likely to send, without ROS.
+"""
+Camera frames to images: what a ROS camera is likely to send, without ROS.
 
 Every way a frame can be wrong ends in a FrameError that says what was expected and what came;
 nothing else escapes, whatever the bytes are.
 """
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
+import operator
 from typing import Any, Dict, Optional, Tuple, Union
 
 import cv2
-import numpy as np
-
 from evit_seg.core.containers import (
-    JPEG_MAGIC,
-    PNG_MAGIC,
     ImageHeader,
     jpeg_header,
+    JPEG_MAGIC,
     png_header,
+    PNG_MAGIC,
 )
 from evit_seg.core.errors import ConfigError, FrameError
+import numpy as np
 
 MAX_PIXELS = 2 ** 26
 """Largest frame taken: 67 million pixels, above the 61-megapixel full-frame survey cameras.
@@ -61,7 +61,8 @@ class UnknownEncoding(FrameError):
 
 @dataclass(frozen=True)
 class Frame:
-    """An image: `image_HWC` uint8 (H, W, 3) in the channel order `colour`, 'bgr' or 'rgb'.
+    """
+    An image: `image_HWC` uint8 (H, W, 3) in the channel order `colour`, 'bgr' or 'rgb'.
 
     bgr8, rgb8 and 8UC3 frames are read-only views on the sender's memory; padded rows make them
     non-contiguous (strides (step, 3, 1)). OpenCV takes such views as they are, without a copy.
@@ -75,7 +76,8 @@ class Frame:
 
 def decode_raw(data: Any, *, height: int, width: int, encoding: str, step: int,
                is_bigendian: bool = False, scale_16bit: Scale16 = None) -> Frame:
-    """Return the image in the fields of a `sensor_msgs/Image`.
+    """
+    Return the image in the fields of a `sensor_msgs/Image`.
 
     `data` is any contiguous buffer of step x height bytes (bytes, array.array, memoryview,
     ndarray); nv12 and nv21 carry half as many rows again. `step` is the bytes from row to row,
@@ -118,8 +120,10 @@ def decode_raw(data: Any, *, height: int, width: int, encoding: str, step: int,
     return _grey_frame(mosaic_HW)
 
 
-def decode_compressed(data: Any, *, format: str = '', scale_16bit: Scale16 = None) -> Frame:
-    """Return the image in the fields of a `sensor_msgs/CompressedImage`.
+def decode_compressed(data: Any, *, format: str = '',  # noqa: A002  the message's field
+                      scale_16bit: Scale16 = None) -> Frame:
+    """
+    Return the image in the fields of a `sensor_msgs/CompressedImage`.
 
     `data` is a whole JPEG or PNG file in any buffer; its own first bytes say which, the `format`
     field is often wrong. `format` is read as compressed_image_transport writes it
@@ -205,7 +209,8 @@ def _demosaic(mosaic_HW: np.ndarray, encoding: str) -> Frame:
 
 
 def _scale_to_8bit(image: np.ndarray, scale_16bit: Scale16) -> np.ndarray:
-    """Return 16-bit data of any shape as uint8: `scale_16bit` becomes 255, more saturates.
+    """
+    Return 16-bit data of any shape as uint8: `scale_16bit` becomes 255, more saturates.
 
     FrameError if `scale_16bit` is None: which values are white is the user's to say, a guess
     would make night out of day.

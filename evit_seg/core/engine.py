@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Optional, Protocol, Tuple
 
-import numpy as np
-
 from evit_seg.core.bundle import Bundle, select_variant
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.manifest import Variant
+import numpy as np
 
 ENGINES = ('onnxruntime',)
 
@@ -32,7 +31,8 @@ class Engine(Protocol):
 
 def load_engine(bundle: Bundle, name: str = 'onnxruntime', *, variant: Optional[Variant] = None,
                 threads: int = 0, provider: str = 'cpu') -> Engine:
-    """Load a variant of a bundle, the first that fits when none is given.
+    """
+    Load a variant of a bundle, the first that fits when none is given.
 
     `threads` is the number of CPU threads (0: all cores). ConfigError for an engine or a
     provider that is not there; nothing else is taken in its place. LabelMapMismatch when the

@@ -3,13 +3,12 @@
 """ONNX Runtime behind the Engine protocol."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Dict, Optional
-
-import numpy as np
+from typing import Any, Dict, Optional, TYPE_CHECKING
 
 from evit_seg.core.bundle import Bundle
 from evit_seg.core.errors import BundleError, ConfigError, LabelMapMismatch
 from evit_seg.core.manifest import Variant
+import numpy as np
 
 if TYPE_CHECKING:
     import onnxruntime

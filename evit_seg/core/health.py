@@ -3,8 +3,8 @@
 """What the node knows about itself: where every frame went and how long each stage took."""
 from __future__ import annotations
 
-import threading
 from collections import deque
+import threading
 from typing import Deque, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
@@ -14,7 +14,8 @@ OUTCOMES: Tuple[str, ...] = ('processed', 'replaced', 'too_old', 'malformed', 'd
 
 
 class FrameCounters:
-    """Count every frame exactly once, from any thread.
+    """
+    Count every frame exactly once, from any thread.
 
     At all times received = in_work + the sum of the outcomes. `in_work` holds the frames that
     wait in the slot and the one the worker has in its hands. It is counted on its own, not
@@ -34,7 +35,8 @@ class FrameCounters:
             self._in_work += 1
 
     def finish(self, outcome: str) -> None:
-        """Count the end of one frame that has arrived.
+        """
+        Count the end of one frame that has arrived.
 
         `outcome` is one of OUTCOMES. ValueError for any other word, or when no frame is in work:
         both are mistakes of the caller, and a wrong count must not pass silently.

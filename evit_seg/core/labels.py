@@ -3,17 +3,16 @@
 """Label maps: the ids, names, slugs and colours of the classes a network answers with."""
 from __future__ import annotations
 
-import difflib
-import re
 from dataclasses import dataclass
+import difflib
 from pathlib import Path
+import re
 from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
-
-import numpy as np
-import yaml
 
 from evit_seg.core.errors import ConfigError, LabelMapMismatch
 from evit_seg.core.share import share_file
+import numpy as np
+import yaml
 
 IGNORE_INDEX = 255
 """Truth pixels without a label; taken out before any score."""
@@ -36,7 +35,7 @@ def nearest(name: str, candidates: Iterable[str]) -> Optional[str]:
 class LabelClass:
     """One class: `colour` is RGB, 0-255; `rare` marks the classes alerts exist for."""
 
-    id: int
+    id: int  # noqa: A003  the field's own term
     name: str
     slug: str
     colour: Tuple[int, int, int]

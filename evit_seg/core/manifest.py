@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-import yaml
-
 from evit_seg.core.errors import BundleError, BundleMissing, ConfigError
 from evit_seg.core.labels import IGNORE_INDEX, LabelMap
+import yaml
 
 MANIFEST_NAME = 'manifest.yaml'
 SCHEMA = 1
@@ -35,7 +34,7 @@ class Variant:
 
     file: str
     sha256: str
-    bytes: int
+    bytes: int  # noqa: A003  the manifest's key
     engine: str
     precision: str
     height: int
@@ -69,7 +68,7 @@ class Manifest:
     name: str
     label_map: LabelMap
     variants: Tuple[Variant, ...]
-    input: InputSpec = field(default_factory=InputSpec)
+    input: InputSpec = field(default_factory=InputSpec)  # noqa: A003
     normalise: Mapping[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
     golden: Optional[Golden] = None
@@ -88,7 +87,8 @@ _CHOICES = {
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read and check a manifest.
+    """
+    Read and check a manifest.
 
     Raises BundleMissing when there is none, BundleError when it is not a manifest, names an
     unknown key, or is of a newer schema than this package reads.

@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Tuple
 
 import cv2
-import numpy as np
-
-from evit_seg.core.bilinear import Axis, argmax_at, axis_table
+from evit_seg.core.bilinear import argmax_at, Axis, axis_table
 from evit_seg.core.boundary import draw_boundaries
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import NOT_FLOOD
 from evit_seg.core.preprocess import Geometry
+import numpy as np
 
 _UNSURE = 255  # no class id: the label of a grid point where two classes are as good as equal
 _FINITE = 1e30  # logits beyond it (or NaN) leave no room for differences in float32
@@ -21,7 +20,8 @@ _ROUNDING = 2.0 ** -19  # bound on the error of a difference of two logits, see 
 
 def upscale_argmax(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int, int]
                    ) -> np.ndarray:
-    """Return the class-id mask: bilinear (align_corners=False), then argmax, lowest id on ties.
+    """
+    Return the class-id mask: bilinear (align_corners=False), then argmax, lowest id on ties.
 
     `logits_CHW` is float (C, h, w) on the geometry's grid; the mask is uint8 (H, W), covers the
     source picture (a letterbox's padding is left out) and belongs to the caller. It equals
@@ -47,7 +47,8 @@ def upscale_argmax(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int
 
 def textbook_mask(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int, int]
                   ) -> np.ndarray:
-    """Interpolate every class at every pixel, then argmax: the definition `upscale_argmax` keeps.
+    """
+    Interpolate every class at every pixel, then argmax: the definition `upscale_argmax` keeps.
 
     Arguments and result as there. Slow; the arithmetic is in `evit_seg.core.bilinear`.
     """
@@ -57,7 +58,8 @@ def textbook_mask(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int,
 
 def confidence(logits_CHW: np.ndarray, geometry: Geometry, out_hw: Tuple[int, int],
                temperature: float = 1.0) -> np.ndarray:
-    """Return how sure the network is: max softmax(logits / T) on the grid, then bilinear.
+    """
+    Return how sure the network is: max softmax(logits / T) on the grid, then bilinear.
 
     Arguments as in `upscale_argmax`; uint8 (H, W), probability x 255 rounded.
     ConfigError also for a temperature that is not positive.
@@ -99,7 +101,8 @@ def _cut(logits: np.ndarray, geometry: Geometry, out_hw: Tuple[int, int]
 
 
 def _tolerance(peak: float) -> np.float32:
-    """Return the difference of two interpolated logits above which no rounding hides the winner.
+    """
+    Return the difference of two interpolated logits above which no rounding hides the winner.
 
     With u = 2^-24 and every |logit| <= peak, a pixel's logit carries at most 4 u peak of error in
     the definition's order of arithmetic, so a difference of two 8 u peak; the same difference as

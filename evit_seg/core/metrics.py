@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The three scores, never mixed up: dataset mIoU, the paper's score and LPCV's accuracy.
+"""
+The three scores, never mixed up: dataset mIoU, the paper's score and LPCV's accuracy.
 
 Truth 255 (unlabelled) is taken out before any matrix; 254 ('anything but flood') too, except in
 the binary flood IoU. Pure functions on arrays and matrices, and one thin accumulator.
@@ -9,10 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Tuple, TypedDict
 
-import numpy as np
-
 from evit_seg.core.errors import ConfigError, InputError
-from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD, LabelMap
+from evit_seg.core.labels import IGNORE_INDEX, LabelMap, NOT_FLOOD
+import numpy as np
 
 FLOOD_ID = 7
 """The class of the binary flood IoU in LPCV 2023's label map."""
@@ -20,7 +20,8 @@ FLOOD_ID = 7
 
 def confusion_matrix(truth_HW: np.ndarray, predicted_HW: np.ndarray,
                      num_classes: int) -> np.ndarray:
-    """Return the pixel counts, int64 (C, C): rows are the truth, columns the prediction.
+    """
+    Return the pixel counts, int64 (C, C): rows are the truth, columns the prediction.
 
     Both masks hold class ids of one size and integer type; truth 254 and 255 are left out.
     InputError for masks of different sizes or an id that is no class.
@@ -39,7 +40,8 @@ def confusion_matrix(truth_HW: np.ndarray, predicted_HW: np.ndarray,
 
 
 class DatasetScores(TypedDict):
-    """Scores of one confusion matrix over all images; None where nothing defines them.
+    """
+    Scores of one confusion matrix over all images; None where nothing defines them.
 
     `iou`, `dice` and `recall` are None for a class without truth pixels, `precision` for one that
     was never predicted. The means are over the classes that have truth pixels: a class that was
@@ -75,7 +77,8 @@ def paper_score(miou: float, seconds_per_image: float) -> float:
 
 
 def lpcv_dice(matrix: np.ndarray) -> float:
-    """Return LPCV's accuracy of one image from its own (C, C) matrix; NaN without any pixel.
+    """
+    Return LPCV's accuracy of one image from its own (C, C) matrix; NaN without any pixel.
 
     Dice_c = 2 TP / (row + column); classes absent from both are left out, the mean is over the
     rest, Background included. One false pixel of an absent class costs an image of k classes
@@ -95,7 +98,8 @@ def lpcv_score(dice: float, seconds_per_image: float) -> float:
 
 def flood_counts(truth_HW: np.ndarray, predicted_HW: np.ndarray,
                  flood_id: int = FLOOD_ID) -> Tuple[int, int, int]:
-    """Return (true positives, false positives, false negatives) of flood against all else.
+    """
+    Return (true positives, false positives, false negatives) of flood against all else.
 
     Truth 254 is 'anything but flood' and counts here; 255 is left out. Pixels.
     """
@@ -113,7 +117,8 @@ def flood_iou(counts: Tuple[int, int, int]) -> Optional[float]:
 
 
 def resize_truth(truth_HW: np.ndarray, size_hw: Tuple[int, int]) -> np.ndarray:
-    """Return the truth at another size by its nearest pixel centre; no id is ever mixed.
+    """
+    Return the truth at another size by its nearest pixel centre; no id is ever mixed.
 
     'Compared at 512x512' means this for the truth and a mask made at 512x512.
     """
@@ -152,7 +157,8 @@ class ScoreAccumulator:
 
     def result(self, label_map: LabelMap, seconds_per_image: Optional[float] = None
                ) -> Dict[str, Any]:
-        """Return the scores as JSON can hold them; undefined ones, and those by time, are None.
+        """
+        Return the scores as JSON can hold them; undefined ones, and those by time, are None.
 
         ConfigError if the label map has another number of classes than the matrix.
         """

@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Optional, Sequence, Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.alerts import Alert
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import LabelMap
+import numpy as np
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
@@ -20,7 +19,8 @@ _CALM_SLUG = 'background'  # left as it is: a tint over everything hides more th
 def draw_overlay(image_HWC: np.ndarray, colour: str, mask_HW: np.ndarray, label_map: LabelMap,
                  alerts: Sequence[Alert], width: Optional[int] = None,
                  alpha: float = 0.45) -> np.ndarray:
-    """Return a new image, uint8 (h, w, 3) BGR, with mask and alerts drawn over a frame.
+    """
+    Return a new image, uint8 (h, w, 3) BGR, with mask and alerts drawn over a frame.
 
     `image_HWC` is uint8 (H, W, 3) in `colour` order ('bgr' or 'rgb'); `mask_HW` holds class ids
     at any size and covers the whole frame. The alerts' boxes are in pixels of the frame. `width`

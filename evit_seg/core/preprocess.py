@@ -3,15 +3,14 @@
 """Frame -> network input, uint8 all the way, and the Geometry that leads back to the frame."""
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
+import math
 from typing import Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import ConfigError, FrameError
+import numpy as np
 
 LETTERBOX_GREY = 114
 """Value of the padding around a letterboxed frame, the same in every channel."""
@@ -22,7 +21,8 @@ _NEARLY_WHOLE = 1e-6  # pixels; keeps floor and ceil from tripping over the last
 
 @dataclass(frozen=True)
 class Geometry:
-    """How source frame, network input and output grid lie on each other; all pairs are (y, x).
+    """
+    How source frame, network input and output grid lie on each other; all pairs are (y, x).
 
     The input coordinate of a source pixel centre is `(y + 0.5) * scale + offset - 0.5`. Stretch:
     scale = input / source, offset 0. Letterbox: the two scales are equal but for rounding to
@@ -42,7 +42,8 @@ class Geometry:
         return cell_y * cell_x
 
     def grid_box_to_source(self, x0: int, y0: int, x1: int, y1: int) -> Tuple[int, int, int, int]:
-        """Return the source box (x, y, w, h) that the grid cells [x0, x1) x [y0, y1) touch.
+        """
+        Return the source box (x, y, w, h) that the grid cells [x0, x1) x [y0, y1) touch.
 
         Whole pixels, clipped to the source; w or h is 0 where the cells lie in the padding.
         """
@@ -81,7 +82,8 @@ class Geometry:
 def preprocess(image_HWC: np.ndarray, colour: str, *, input_hw: Tuple[int, int], stride: int,
                resize: str = 'stretch', colour_wanted: str = 'rgb'
                ) -> Tuple[np.ndarray, Geometry]:
-    """Resize a frame to the network's input and put its channels in the wanted order.
+    """
+    Resize a frame to the network's input and put its channels in the wanted order.
 
     `image_HWC` is uint8 (H, W, 3) in `colour` order ('bgr' or 'rgb'), rows may be padded. Returns
     a contiguous uint8 (h, w, 3) image and the Geometry. Bilinear without antialiasing, as the

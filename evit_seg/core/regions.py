@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""From logits to the regions that count as evidence of a class, on the network's own grid.
+"""
+From logits to the regions that count as evidence of a class, on the network's own grid.
 
 On the grid, not at 1080p: 15 thousand cells instead of two million pixels, and the bias of a rare
 class has somewhere to act before the argmax.
@@ -11,16 +12,16 @@ from dataclasses import dataclass
 from typing import Dict, List, Sequence, Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.alert_rule import AlertRule
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.preprocess import Geometry
+import numpy as np
 
 
 @dataclass(frozen=True)
 class Region:
-    """A connected region of one class: box and area in source pixels, mean probability 0 to 1.
+    """
+    A connected region of one class: box and area in source pixels, mean probability 0 to 1.
 
     The box encloses whole grid cells, clipped to the image; `pixels` is cells x source area of a
     cell, so it has no finer steps than one cell.
@@ -36,7 +37,8 @@ class Region:
 
 def find_regions(logits_CHW: np.ndarray, geometry: Geometry, rules: Sequence[AlertRule],
                  temperature: float) -> Dict[int, List[Region]]:
-    """Return the regions that hold evidence, by class id, the largest first.
+    """
+    Return the regions that hold evidence, by class id, the largest first.
 
     `logits_CHW` is float32 (classes, grid height, grid width), `temperature` the manifest's T.
     Each class is judged on its own: p = softmax((logits + bias of that class) / T), so one class's
@@ -68,7 +70,8 @@ def find_regions(logits_CHW: np.ndarray, geometry: Geometry, rules: Sequence[Ale
 
 def _cells_of(logits_CHW: np.ndarray, best_HW: np.ndarray, rule: AlertRule,
               temperature: float) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the flat indices of the cells the class owns after its bias, and its p there.
+    """
+    Return the flat indices of the cells the class owns after its bias, and its p there.
 
     Only cells where the class can win are looked at in depth: a softmax over the whole grid
     would take longer than all the rest.

@@ -3,11 +3,9 @@
 """Frame in, class-id mask out: the one call that the node, the replay and the training share."""
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+import time
 from typing import Callable, Dict, Optional, Tuple
-
-import numpy as np
 
 from evit_seg.core.bundle import Bundle, find_bundle, open_bundle, select_variant
 from evit_seg.core.engine import Engine, load_engine
@@ -15,11 +13,13 @@ from evit_seg.core.errors import BundleError, LabelMapMismatch
 from evit_seg.core.mask import confidence as grid_confidence
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import Geometry, preprocess
+import numpy as np
 
 
 @dataclass(frozen=True)
 class SegResult:
-    """What one frame gave.
+    """
+    What one frame gave.
 
     mask_HW: uint8 class ids, plain argmax, never 255. confidence_HW: uint8, 255 is certain, None
     unless asked for. logits_CHW: float32 at the network's grid. stage_ms: milliseconds of `pre`,
@@ -45,7 +45,8 @@ class Segmenter:
         self._clock = clock
 
     @classmethod
-    def open(cls, name_or_path: str, *, engine: str = 'onnxruntime', threads: int = 0,
+    def open(cls, name_or_path: str, *,  # noqa: A003
+             engine: str = 'onnxruntime', threads: int = 0,
              provider: str = 'cpu', precision: Optional[str] = None,
              height: Optional[int] = None) -> Segmenter:
         """Verify a bundle and load its engine; see `open_bundle` and `load_engine` for errors."""
@@ -57,7 +58,8 @@ class Segmenter:
     def __call__(self, image_HWC: np.ndarray, colour: str = 'rgb', *,
                  mask_hw: Optional[Tuple[int, int]] = None,
                  confidence: bool = False) -> SegResult:
-        """Segment one frame.
+        """
+        Segment one frame.
 
         image_HWC: uint8 (H, W, 3), `colour` 'rgb' or 'bgr'. mask_hw: (height, width) of the
         mask, the frame's own when None. LabelMapMismatch when the engine answers with another

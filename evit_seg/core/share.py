@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
+import sys
 from typing import Iterator
 
 from evit_seg.core.errors import InputError
@@ -23,7 +23,8 @@ def _share_folders() -> Iterator[Path]:
 
 
 def share_file(relative: str) -> Path:
-    """Return the path of a data file or folder of the package, such as `config/seg.yaml`.
+    """
+    Return the path of a data file or folder of the package, such as `config/seg.yaml`.
 
     InputError names every folder that was searched.
     """

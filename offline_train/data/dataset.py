@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets described by YAML: where images and masks lie, and what the masks' values mean.
+"""
+Data sets described by YAML: where images and masks lie, and what the masks' values mean.
 
     name, licence, url:  what the manifest says of the data
     images, masks:       file patterns below the root, `/` between folders; {split} is a split's
@@ -20,13 +21,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Tuple, Type, TypeVar, get_args, get_type_hints
-
-import yaml
+from typing import Any, Dict, get_args, get_type_hints, List, Mapping, Tuple, Type, TypeVar
 
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import LabelMap, load_label_map, nearest
 from evit_seg.core.share import share_file
+import yaml
 
 FOLDER = 'config/datasets'
 IGNORE = 'ignore'
@@ -43,7 +43,7 @@ class Source:
 
     to: str
     """Slug of the label map, 'ignore' or 'not_flood'."""
-    id: int = -1
+    id: int = -1  # noqa: A003
     """Value of the pixel, encoding ids."""
     colour: Tuple[int, ...] = ()
     """R, G, B of the pixel, 0-255, encoding colours."""
@@ -53,7 +53,8 @@ class Source:
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """How a mask's pixels become class ids.
+    """
+    How a mask's pixels become class ids.
 
     ids: one channel of 8 bits. With `sources`, only the ids listed are allowed; without, id v is
     class v - first_id of the label map. colours: three channels of 8 bits, only the colours of
@@ -110,7 +111,8 @@ def shipped_datasets() -> Dict[str, Path]:
 
 
 def load_dataset(name_or_path: str | Path) -> DatasetSpec:
-    """Return a shipped data set by name, or the one a YAML file describes.
+    """
+    Return a shipped data set by name, or the one a YAML file describes.
 
     ConfigError for an unknown name or key and for values that do not fit, InputError for a file
     that cannot be read.

@@ -3,27 +3,26 @@
 """Walk a data set and say what is wrong with it, file by file, and what is in it."""
 from __future__ import annotations
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+import hashlib
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
-import numpy as np
-from tqdm import tqdm
-
 from evit_seg.core.errors import InputError
 from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD
+import numpy as np
 from offline_train.data.dataset import DatasetSpec
 from offline_train.data.dataset_duplicates import difference_hash, equal_content, near_pairs
 from offline_train.data.dataset_masks import MaskReader, read_bytes_and_image, shape_error
 from offline_train.data.dataset_split import (
-    Walk,
     data_entry,
     empty_text,
+    Walk,
     walk_split,
 )
 from offline_train.data.folder import Pair
+from tqdm import tqdm
 
 NEAR_BITS = 6
 """Bits two difference hashes may differ in and still count as the same view."""
@@ -65,7 +64,8 @@ class _Looked:
 
 def check(spec: DatasetSpec, root: Path, splits: Sequence[str] = (), *, jobs: int = 1,
           near_bits: int = NEAR_BITS, progress: bool = True) -> Dict[str, Any]:
-    """Return the report on a data set as plain lists and dicts.
+    """
+    Return the report on a data set as plain lists and dicts.
 
     splits: those to look at; none means all whose folder exists. near_bits: -1 leaves
     near-duplicates out. InputError when there is nothing to look at.

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Find images that are the same, or nearly, so that no split is tested on what another learned.
+"""
+Find images that are the same, or nearly, so that no split is tested on what another learned.
 
 The difference hash of an image is 64 bits: whether each of 8x9 cells is darker than its right
 neighbour. Frames of one place a moment apart differ in few bits; unrelated ones in about 32.
@@ -38,7 +39,8 @@ def equal_content(digests: Sequence[str]) -> Iterator[Tuple[int, int]]:
 
 def near_pairs(hashes: Sequence[Optional[np.ndarray]], groups: Sequence[int],
                max_bits: int) -> List[Tuple[int, int, int]]:
-    """Return (index, index, bits that differ) of the pairs of different groups up to `max_bits`.
+    """
+    Return (index, index, bits that differ) of the pairs of different groups up to `max_bits`.
 
     For each item only its nearest one of a later group is named: a film of one place would give
     thousands of pairs.

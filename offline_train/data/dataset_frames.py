@@ -6,10 +6,9 @@ from __future__ import annotations
 from typing import Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import InputError
 from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD
+import numpy as np
 from offline_train.data.dataset import DatasetSpec
 from offline_train.data.dataset_masks import MaskReader, read_image, shape_error
 from offline_train.data.dataset_split import Split
@@ -17,7 +16,8 @@ from offline_train.data.folder import Pair
 
 
 class DatasetFrames:
-    """The frames of a split, decoded at each reading; `folder.Frames` for a data set by YAML.
+    """
+    The frames of a split, decoded at each reading; `folder.Frames` for a data set by YAML.
 
     Opening it reads every file once, so that a bad one is named before any step is spent on it:
     InputError for the first that is cut, of the wrong kind or size, or holds unknown values.

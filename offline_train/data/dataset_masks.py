@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Read the files of a data set: images that end, and masks turned into class ids.
+"""
+Read the files of a data set: images that end, and masks turned into class ids.
 
 Unlike a bare `cv2.imread`, cut files are found (OpenCV fills what is missing with grey), and EXIF
 orientation is ignored: masks are drawn on the pixels as they lie.
@@ -12,12 +13,11 @@ from pathlib import Path
 from typing import Dict, Mapping, Optional, Tuple
 
 import cv2
-import numpy as np
-
-from evit_seg.core.containers import PNG_MAGIC, png_header
+from evit_seg.core.containers import png_header, PNG_MAGIC
 from evit_seg.core.decode import decode_compressed
 from evit_seg.core.errors import FrameError, InputError
-from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD, LabelMap
+from evit_seg.core.labels import IGNORE_INDEX, LabelMap, NOT_FLOOD
+import numpy as np
 from offline_train.data.dataset import DatasetSpec, MaskSpec
 
 _UNKNOWN = -1
@@ -28,7 +28,8 @@ Value = Tuple[int, ...]
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask in ids of the label map, uint8 (H, W), with 254 and 255.
+    """
+    A mask in ids of the label map, uint8 (H, W), with 254 and 255.
 
     `unknown` counts the pixels of each value (an id, or R, G, B) that the data set does not
     explain; they are 255 in `ids_HW`.

@@ -3,12 +3,12 @@
 """The splits of a data set as lists of ids: found on disk, hashed, described for the manifest."""
 from __future__ import annotations
 
+from dataclasses import dataclass
 import hashlib
 import json
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
+import re
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from evit_seg.core.errors import InputError
@@ -107,7 +107,8 @@ def empty_text(spec: DatasetSpec, name: str) -> str:
 
 
 def data_entry(spec: DatasetSpec, split: Split) -> Dict[str, Any]:
-    """Return the manifest's `data` entry of a split: what it was, and how to know it again.
+    """
+    Return the manifest's `data` entry of a split: what it was, and how to know it again.
 
     `masks_sha256` is over the masks' names and bytes, so a corrected label changes it.
     """

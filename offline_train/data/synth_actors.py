@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 import numpy as np
-
 from offline_train.data.synth_draw import Capsule, Facet, Part
 from offline_train.data.synth_palette import pick_colour
 

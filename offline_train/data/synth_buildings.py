@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Houses: whole ones, and broken ones in rubble.
+"""
+Houses: whole ones, and broken ones in rubble.
 
 A whole house has a closed roof with straight tile rows and a ridge. A damaged one has holes, a
 broken outline, burnt patches or only its walls left, and lies in angular rubble of the same class.
@@ -12,15 +13,14 @@ from typing import List, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_actors import Colour, colour_of
 from offline_train.data.synth_camera import Camera
-from offline_train.data.synth_draw import Facet, Part, Picture, draw_flat, draw_parts
+from offline_train.data.synth_draw import draw_flat, draw_parts, Facet, Part, Picture
 from offline_train.data.synth_ground import Ground
 from offline_train.data.synth_noise import (
-    GSD_M,
     fractal,
     grain,
+    GSD_M,
     px,
     ramp,
     shade,
@@ -46,7 +46,7 @@ class Building:
     wall_tops: List[float]  # share of the height each wall still has, jagged when damaged
 
     def corners(self, grow_m: float = 0.0) -> np.ndarray:
-        """Return the footprint's corners (4, 2), east and south in metres."""
+        """Return the footprint as (4, 2) corners, east and south in metres."""
         signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float64)
         local = signs * (self.length_m / 2 + grow_m, self.width_m / 2 + grow_m)
         cos, sin = np.cos(self.turn_rad), np.sin(self.turn_rad)

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The drone's camera: pose, projection, and the homography of the flat ground.
+"""
+The drone's camera: pose, projection, and the homography of the flat ground.
 
 World axes are metres east, south and down from the ground canvas's upper left corner, so that a
 camera looking straight down with yaw 0 has image axes equal to world axes. Ground is down = 0.
@@ -68,7 +69,8 @@ class Camera:
 
     def plane_homography(self, origin: np.ndarray, axis_u: np.ndarray,
                          axis_v: np.ndarray) -> np.ndarray:
-        """Return the matrix from plane coordinates (u, v) to pixels, (3, 3).
+        """
+        Return the matrix from plane coordinates (u, v) to pixels, (3, 3).
 
         A plane point is origin + u axis_u + v axis_v, all in world metres.
         """

@@ -8,7 +8,6 @@ from typing import List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_camera import Camera
 
 _FINE = 4
@@ -105,7 +104,8 @@ def draw_parts(picture: Picture, camera: Camera, parts: Sequence[Part], class_id
 
 def cast_shadow(shadow_HW: np.ndarray, camera: Camera, parts: Sequence[Part],
                 reach: np.ndarray) -> None:
-    """Draw the ground shadow of a thing into `shadow_HW` (uint8, 255 = full shadow).
+    """
+    Draw the ground shadow of a thing into `shadow_HW` (uint8, 255 = full shadow).
 
     `reach` is the shadow's shift (east, south) in metres per metre of height.
     """

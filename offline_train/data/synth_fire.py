@@ -8,7 +8,6 @@ from typing import Optional, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_camera import Camera
 from offline_train.data.synth_draw import Picture
 from offline_train.data.synth_noise import fractal, smoothstep, value_noise

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import List, Tuple
 
 import numpy as np
-
-from offline_train.data.synth_camera import FOCAL_LENGTH_MM, SENSOR_WIDTH_MM, Camera
+from offline_train.data.synth_camera import Camera, FOCAL_LENGTH_MM, SENSOR_WIDTH_MM
 from offline_train.data.synth_hazards import TEXTURES
 from offline_train.data.synth_noise import rng_for
-from offline_train.data.synth_world import RIVERS, Site, World, WorldPlan, build_world
+from offline_train.data.synth_world import build_world, RIVERS, Site, World, WorldPlan
 
 SPEED_M_S = 6.0
 FRAME_COLUMNS = ('file', 'time_s', 'latitude_deg', 'longitude_deg', 'altitude_m',
@@ -37,7 +36,7 @@ class Flight:
 
     @property
     def frames(self) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
         return round(self.seconds * self.rate_hz)
 
     def time_s(self, index: int) -> float:
@@ -78,7 +77,8 @@ def flight_world(flight: Flight) -> World:
 
 
 def flight_plan(rng: np.random.Generator, seconds: float) -> WorldPlan:
-    """Return a plan with every area class, houses, fires and people along the way.
+    """
+    Return a plan with every area class, houses, fires and people along the way.
 
     People stand in groups with empty stretches between, longer than a view is.
     """

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Dict, List, Sequence, Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import InputError
+import numpy as np
 from offline_train.data.synth_draw import Picture
 from offline_train.data.synth_palette import class_ids
 
@@ -76,7 +75,8 @@ def objects_of(stem: str, picture: Picture) -> List[ObjectRow]:
 
 
 def appearances(objects: Sequence[ObjectRow], times_s: Dict[str, float]) -> List[Tuple]:
-    """Return a row of events.csv for each unbroken run of frames an instance is visible in.
+    """
+    Return a row of events.csv for each unbroken run of frames an instance is visible in.
 
     `times_s` holds every frame of the flight in order; leaving the view and coming back makes two
     rows. Rows are ordered by time, then instance.

@@ -8,8 +8,7 @@ from typing import Tuple
 
 import cv2
 import numpy as np
-
-from offline_train.data.synth_hazards import TEXTURES, draw_cracks
+from offline_train.data.synth_hazards import draw_cracks, TEXTURES
 from offline_train.data.synth_noise import fractal, grain, px, ramp, relief, shade, value_noise
 from offline_train.data.synth_palette import class_ids, pick_colour
 from offline_train.data.synth_terrain import TERRAINS

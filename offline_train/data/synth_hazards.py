@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Textures of the area classes, (H, W, 3) uint8 RGB each: what tells them apart is their make.
+"""
+Textures of the area classes, (H, W, 3) uint8 RGB each: what tells them apart is their make.
 
 Avalanche: sharp lumps with shadows. Debris: boulders and logs in streaked mud. Water: long
 ripples and glints. Ice jam: pale plates with dark gaps. Lava: dark crust, glowing joints.
@@ -12,9 +13,7 @@ from typing import Callable, Dict, List, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_noise import (
-    Size,
     cells,
     fractal,
     grain,
@@ -23,6 +22,7 @@ from offline_train.data.synth_noise import (
     ramp,
     relief,
     shade,
+    Size,
     smoothstep,
     value_noise,
 )

@@ -8,7 +8,6 @@ from typing import Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_camera import Camera
 
 

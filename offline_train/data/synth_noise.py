@@ -27,7 +27,8 @@ def rng_for(*key: int) -> np.random.Generator:
 
 def value_noise(rng: np.random.Generator, size_hw: Size, cell_px: float, stretch: float = 1.0,
                 angle_rad: float = 0.0) -> np.ndarray:
-    """Return smooth noise (H, W) float32, zero mean, about -1 to 1, features of `cell_px`.
+    """
+    Return smooth noise (H, W) float32, zero mean, about -1 to 1, features of `cell_px`.
 
     `stretch` > 1 draws the features out along the direction `angle_rad`.
     """
@@ -55,7 +56,8 @@ def value_noise(rng: np.random.Generator, size_hw: Size, cell_px: float, stretch
 def fractal(rng: np.random.Generator, size_hw: Size, cell_px: float, octaves: int = 4,
             gain: float = 0.5, stretch: float = 1.0, angle_rad: float = 0.0,
             billow: bool = False) -> np.ndarray:
-    """Return the sum of octaves of noise (H, W) float32, scaled to about -1 to 1.
+    """
+    Return the sum of octaves of noise (H, W) float32, scaled to about -1 to 1.
 
     `billow` folds each octave (1 - 2 |n|): round lumps with sharp valleys between them.
     """
@@ -75,7 +77,7 @@ def fractal(rng: np.random.Generator, size_hw: Size, cell_px: float, octaves: in
 
 
 def grain(rng: np.random.Generator, size_hw: Size) -> np.ndarray:
-    """Return fine white grain (H, W) float32, standard deviation 1, tiled from a small square."""
+    """Return fine white noise (H, W) float32, standard deviation 1, tiled from a small square."""
     tile = rng.standard_normal((256, 256), np.float32)
     smooth = np.asarray(cv2.GaussianBlur(tile, (3, 3), 0.6))
     smooth = smooth / np.float32(smooth.std())

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Colours of the synthetic world: each class has likely ones, and all classes share a pool.
+"""
+Colours of the synthetic world: each class has likely ones, and all classes share a pool.
 
 Sharing is the point: were every class of one colour, a network would learn colours, not shapes.
 """
@@ -9,9 +10,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Dict, Tuple
 
-import numpy as np
-
 from evit_seg.core.labels import load_label_map
+import numpy as np
 
 Rgb = Tuple[float, float, float]
 

@@ -8,14 +8,13 @@ from typing import Callable, List, Sequence, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_camera import Camera
 from offline_train.data.synth_draw import (
-    Part,
-    Picture,
     cast_shadow,
     draw_parts,
+    Part,
     part_points,
+    Picture,
 )
 from offline_train.data.synth_look import apply_look
 from offline_train.data.synth_noise import GSD_M
@@ -29,7 +28,8 @@ _SMALL_PX = 960
 
 
 def render(world: World, camera: Camera, time_s: float, rng: np.random.Generator) -> Picture:
-    """Return the frame of a world seen by a camera at a time; `rng` is the sensor's noise.
+    """
+    Return the frame of a world seen by a camera at a time; `rng` is the sensor's noise.
 
     Beyond its edge the ground is mirrored. Colours are RGB; ids and instance numbers are exact.
     """

@@ -7,7 +7,6 @@ from typing import List, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_ground import Box, Ground
 from offline_train.data.synth_noise import grain, px, shade, value_noise
 from offline_train.data.synth_palette import class_ids, pick_colour
@@ -15,7 +14,8 @@ from offline_train.data.synth_palette import class_ids, pick_colour
 
 def paint_road(rng: np.random.Generator, ground: Ground, start_px: np.ndarray,
                angle_rad: float) -> np.ndarray:
-    """Paint a road or a railway through the canvas; return its middle line (N, 2) in pixels.
+    """
+    Paint a road or a railway through the canvas; return its middle line (N, 2) in pixels.
 
     Where it crosses water it becomes a bridge with railings.
     """

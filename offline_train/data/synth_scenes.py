@@ -6,13 +6,12 @@ from __future__ import annotations
 from typing import Iterator, List, Tuple
 
 import numpy as np
-
 from offline_train.data.synth_camera import looking_at
 from offline_train.data.synth_draw import Picture
 from offline_train.data.synth_hazards import TEXTURES
 from offline_train.data.synth_noise import rng_for
 from offline_train.data.synth_render import render
-from offline_train.data.synth_world import RIVERS, Site, World, WorldPlan, build_world
+from offline_train.data.synth_world import build_world, RIVERS, Site, World, WorldPlan
 
 VIEWS_PER_WORLD = 4
 _SIDE_M = 76.0

@@ -7,9 +7,7 @@ from typing import Callable, Dict
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_noise import (
-    Size,
     cells,
     fractal,
     grain,
@@ -18,6 +16,7 @@ from offline_train.data.synth_noise import (
     ramp,
     relief,
     shade,
+    Size,
     value_noise,
 )
 from offline_train.data.synth_palette import pick_colour

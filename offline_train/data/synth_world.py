@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""A small world: ground, houses, roads, fires, vehicles, people and clutter, all from one seed.
+"""
+A small world: ground, houses, roads, fires, vehicles, people and clutter, all from one seed.
 
 `WorldPlan` says where hazards, houses, people and fires go; `build_world` makes them.
 """
@@ -11,13 +12,12 @@ from typing import List, Optional, Tuple
 
 import cv2
 import numpy as np
-
 from offline_train.data.synth_actors import (
-    Person,
-    Vehicle,
     new_clutter,
     new_person,
     new_vehicle,
+    Person,
+    Vehicle,
 )
 from offline_train.data.synth_buildings import Building, ground_of_building, new_building
 from offline_train.data.synth_draw import Part
@@ -159,7 +159,7 @@ def _free_ground(world: World) -> np.ndarray:
     ids = class_ids()
     small = world.ground.ids[::4, ::4]
     dry = ~np.isin(small, [ids[s] for s in ('flood_water_river_sea', 'ice_jam_flow',
-                                             'lava_flow', 'fire_flare')])
+                                            'lava_flow', 'fire_flare')])
     free = dry.astype(np.uint8)
     for house in world.buildings:
         outline = house.corners(0.8) / GSD_M / 4

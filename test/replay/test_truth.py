@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evit_seg.replay import truth
@@ -34,6 +34,7 @@ def test_repeated_stamps_pair_one_to_one():
 STAMPS = st.lists(st.integers(0, 30), max_size=6)
 
 
+@settings(deadline=None)
 @given(STAMPS, STAMPS, st.integers(0, 5))
 def test_pairs_are_valid_and_nothing_more_could_be_added(image_ns, truth_ns, tolerance_ns):
     pairs = pair_stamps(image_ns, truth_ns, tolerance_ns)
@@ -50,6 +51,7 @@ def mask(value: int) -> np.ndarray:
     return np.full((2, 2), value, np.uint8)
 
 
+@settings(deadline=None)
 @given(st.permutations([(kind, i) for kind in 'pt' for i in range(4)]))
 def test_partners_meet_whatever_the_order(order):
     matcher = MaskMatcher({0: 3, 1: 2, 2: 1})  # image 3 and truth 0 have no partner

@@ -8,16 +8,15 @@ import subprocess
 import sys
 
 import cv2
-import numpy as np
-import pytest
-
 from evit_seg.core.errors import InputError
+import numpy as np
 from offline_train import cli
 from offline_train.data.dataset import load_dataset
 from offline_train.data.dataset_check import check
 from offline_train.data.dataset_duplicates import difference_hash, near_pairs
 from offline_train.data.dataset_frames import DatasetFrames
 from offline_train.data.dataset_split import open_split
+import pytest
 
 SPEC = load_dataset('synthetic')
 

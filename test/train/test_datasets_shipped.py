@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 
 import cv2
-import numpy as np
-import pytest
-
 from evit_seg.core.labels import load_label_map
+import numpy as np
 from offline_train.data.dataset import load_dataset, shipped_datasets
 from offline_train.data.dataset_check import check
 from offline_train.data.dataset_frames import DatasetFrames
 from offline_train.data.dataset_split import open_split
+import pytest
 
 # data set -> image and mask of two pairs, values of the mask's halves, what those become
 STAND_INS = {

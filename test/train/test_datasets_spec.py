@@ -8,14 +8,13 @@ import json
 import random
 
 import cv2
-import numpy as np
-import pytest
-import yaml
-
 from evit_seg.core.errors import ConfigError, InputError
+import numpy as np
 from offline_train.data.dataset import load_dataset
 from offline_train.data.dataset_masks import MaskReader
 from offline_train.data.dataset_split import data_entry, open_split
+import pytest
+import yaml
 
 PLAIN = {'name': 'mine', 'licence': 'none', 'images': ['{split}/IMG/{id}.png'],
          'masks': ['{split}/GT/{id}.png'], 'splits': {'train': 'train', 'val': 'val'},

@@ -2,19 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from evit_seg.core.alerts import (
     ACTIVE,
-    CANDIDATE,
-    IDLE,
     AlertRule,
     AlertTracker,
+    CANDIDATE,
+    IDLE,
     Region,
 )
 from evit_seg.core.errors import ConfigError
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
 
 PERSON, VEHICLE = 10, 13
 HERE = Region(100, 100, 8, 8, 60.0, 0.9)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from evit_seg.core.alerts import Alert, Region
 from evit_seg.core.appearances import (
     ObjectBox,
-    ScoredFrame,
-    VisibleSpan,
     read_events,
     read_objects,
     score_appearances,
+    ScoredFrame,
+    VisibleSpan,
 )
 from evit_seg.core.errors import ConfigError, InputError
+import pytest
 
 PERIOD_NS = 200_000_000
 ON_BOX = Region(96, 96, 8, 8, 60.0, 0.9)  # touches the box below by its corner

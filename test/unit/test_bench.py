@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
-import pytest
-from tiny_bundle import write_tiny_bundle
-
 from evit_seg import bench
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry
+import numpy as np
+import pytest
+from tiny_bundle import write_tiny_bundle
 
 
 def test_pre_post_prints_a_table_and_writes_json(tmp_path, capsys):

@@ -3,11 +3,6 @@
 """Bundles: written, verified, refused, with an exit code for each way to be wrong."""
 from __future__ import annotations
 
-import numpy as np
-import pytest
-import yaml
-from tiny_bundle import painted_frame, tiny_onnx, write_tiny_bundle
-
 from evit_seg import bundle_cli
 from evit_seg.core.bundle import find_bundle, open_bundle, select_variant, self_test, write_bundle
 from evit_seg.core.errors import (
@@ -19,6 +14,10 @@ from evit_seg.core.errors import (
 )
 from evit_seg.core.manifest import dump_manifest, load_manifest
 from evit_seg.core.segmenter import Segmenter
+import numpy as np
+import pytest
+from tiny_bundle import painted_frame, tiny_onnx, write_tiny_bundle
+import yaml
 
 
 @pytest.fixture

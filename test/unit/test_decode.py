@@ -7,19 +7,18 @@ import struct
 import zlib
 
 import cv2
-import numpy as np
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from evit_seg.core.decode import (
+    decode_compressed,
+    decode_raw,
     ENCODINGS,
     MAX_PIXELS,
     UnknownEncoding,
-    decode_compressed,
-    decode_raw,
 )
 from evit_seg.core.errors import ConfigError, FrameError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 BYTES_PER_PIXEL = {'bgr8': 3, 'rgb8': 3, '8UC3': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1,
                    '8UC1': 1, 'mono16': 2, '16UC1': 2, 'yuv422': 2, 'uyvy': 2, 'yuyv': 2,
@@ -252,7 +251,7 @@ def test_png_is_exact_and_found_by_its_bytes(picture):
 @pytest.mark.parametrize(('format', 'colour'), [
     ('', 'bgr'), ('jpeg', 'bgr'), ('rgb8; jpeg compressed bgr8', 'bgr'),
     ('bgr8; jpeg compressed bgr8', 'bgr'), ('rgb8; png compressed rgb8', 'rgb')])
-def test_the_format_tells_swapped_channels(picture, format, colour):
+def test_the_format_tells_swapped_channels(picture, format, colour):  # noqa: A002
     assert decode_compressed(encoded('.png', picture), format=format).colour == colour
 
 
@@ -417,5 +416,5 @@ def test_compressed_fuzz(kind, changes, cut):
 @settings(deadline=None)
 @given(st.sampled_from([b'', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']), st.binary(max_size=200),
        st.sampled_from([b'', b'\xff\xd9']), st.text(max_size=20))
-def test_arbitrary_bytes_fuzz(head, body, tail, format):
+def test_arbitrary_bytes_fuzz(head, body, tail, format):  # noqa: A002
     outcome(decode_compressed, head + body + tail, format=format)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 
-import pytest
+from evit_seg.core.health import FrameCounters, OUTCOMES, StageTimes
 from hypothesis import given
 from hypothesis import strategies as st
-
-from evit_seg.core.health import OUTCOMES, FrameCounters, StageTimes
+import pytest
 
 
 @given(st.lists(st.sampled_from(['arrive', *OUTCOMES])))

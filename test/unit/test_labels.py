@@ -3,13 +3,12 @@
 """The label map: LPCV's classes, its file, its errors."""
 from __future__ import annotations
 
-import numpy as np
-import pytest
-import yaml
-
 from evit_seg.core.errors import ConfigError, InputError, LabelMapMismatch
 from evit_seg.core.labels import LabelMap, load_label_map, nearest, slugify
 from evit_seg.core.share import share_file
+import numpy as np
+import pytest
+import yaml
 
 
 def test_lpcv_is_the_default():

@@ -5,16 +5,15 @@ from __future__ import annotations
 
 import tracemalloc
 
-import numpy as np
-import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-
 from evit_seg.bench import synthetic_logits
 from evit_seg.core.bilinear import argmax_at, axis_table
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.mask import confidence, textbook_mask, upscale_argmax
 from evit_seg.core.preprocess import frame_geometry
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 # (grid, stride, mask): integer and broken scales, up, down, one axis each, tiny grids
 CASES = [((64, 64), 8, (512, 512)), ((64, 64), 8, (1080, 1920)), ((48, 80), 8, (720, 1280)),
@@ -34,7 +33,8 @@ def weights(grid, out, scale, offset):
 
 
 def close_calls(logits, geometry, mask_HW):
-    """Return how many pixels another class than the mask's wins, and fail on a clear one.
+    """
+    Return how many pixels another class than the mask's wins, and fail on a clear one.
 
     Independent of the shipped arithmetic: float64, two matrix products.
     """

@@ -2,20 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from fractions import Fraction
 import json
 import math
-from fractions import Fraction
-
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import LabelClass, LabelMap, load_label_map
 from evit_seg.core.metrics import (
-    ScoreAccumulator,
     confusion_matrix,
     dataset_scores,
     flood_counts,
@@ -24,7 +17,13 @@ from evit_seg.core.metrics import (
     lpcv_score,
     paper_score,
     resize_truth,
+    ScoreAccumulator,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+import numpy as np
+import pytest
 
 LPCV = load_label_map()
 

@@ -2,13 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import numpy as np
-import pytest
-
 from evit_seg.core.alerts import Alert, Region
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import load_label_map
 from evit_seg.core.overlay import draw_overlay
+import numpy as np
+import pytest
 
 LABELS = load_label_map()
 WATER, PERSON = LABELS.by_slug('flood_water_river_sea'), LABELS.by_slug('person')

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import ast
 import os
+from pathlib import Path
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from pathlib import Path
 
 import pytest
 

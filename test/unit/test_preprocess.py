@@ -3,13 +3,12 @@
 """Preprocessing keeps pixels, colours and places; the Geometry leads back."""
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from evit_seg.core.errors import ConfigError, FrameError
+from evit_seg.core.preprocess import frame_geometry, LETTERBOX_GREY, preprocess
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
-from evit_seg.core.errors import ConfigError, FrameError
-from evit_seg.core.preprocess import LETTERBOX_GREY, frame_geometry, preprocess
+import numpy as np
+import pytest
 
 RESIZES = ('stretch', 'letterbox')
 sizes = st.tuples(st.integers(8, 400), st.integers(8, 400))

@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from evit_seg.core.alerts import AlertRule, find_regions
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.preprocess import frame_geometry
+from hypothesis import given
+from hypothesis import strategies as st
+import numpy as np
+import pytest
 
 # 1280x720 on a grid of 20x12: cells of 64x60 source pixels.
 STRETCH = frame_geometry((720, 1280), (96, 160), 8, 'stretch')

@@ -3,14 +3,13 @@
 """The Segmenter over real ONNX Runtime: known colours in, known classes out."""
 from __future__ import annotations
 
-import numpy as np
-import pytest
-from tiny_bundle import anchor_colours, painted_frame, tiny_onnx, write_tiny_bundle
-
 from evit_seg.core.bundle import open_bundle
 from evit_seg.core.engine import load_engine
 from evit_seg.core.errors import BundleError, ConfigError, LabelMapMismatch
 from evit_seg.core.segmenter import Segmenter
+import numpy as np
+import pytest
+from tiny_bundle import anchor_colours, painted_frame, tiny_onnx, write_tiny_bundle
 
 
 @pytest.fixture(scope='module')

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
 from offline_train.data.synth_camera import (
-    FOCAL_LENGTH_MM,
-    SENSOR_WIDTH_MM,
     Camera,
+    FOCAL_LENGTH_MM,
     looking_at,
+    SENSOR_WIDTH_MM,
 )
-from offline_train.data.synth_flight import FRAME_COLUMNS, Flight
+from offline_train.data.synth_flight import Flight, FRAME_COLUMNS
 from offline_train.data.synth_noise import GSD_M
+import pytest
 
 
 @pytest.mark.parametrize('yaw_deg', [0.0, 90.0, 215.0])

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Iterator, Tuple
 
-import numpy as np
-import pytest
-
 from evit_seg.core.metrics import confusion_matrix, dataset_scores
+import numpy as np
 from offline_train.data.synth_palette import class_ids
 from offline_train.data.synth_scenes import scenes_of_world
+import pytest
 
 COLOUR_CEILING = 0.25
 """Dataset mIoU a per-pixel colour classifier must stay below; the bundle's bar is 0.60."""

@@ -10,10 +10,9 @@ import sys
 
 import cv2
 import numpy as np
-import pytest
-
 from offline_train.cli import main
 from offline_train.data.synth_palette import class_ids
+import pytest
 
 SMALL = ('--size', '320x180')
 
@@ -31,7 +30,7 @@ def _table(path):
 
 @pytest.fixture(scope='module')
 def flight(tmp_path_factory):
-    """A minute's flight, small and at 2 Hz."""
+    """Render a minute's flight, small and at 2 Hz."""
     out = tmp_path_factory.mktemp('flight') / 'out'
     assert main(['synth', '--out', str(out), '--seed', '31', '--seconds', '60', '--rate', '2',
                  *SMALL]) == 0

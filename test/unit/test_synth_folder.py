@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
 from offline_train.data.synth_draw import Picture
-from offline_train.data.synth_folder import MIN_VISIBLE_PX, ObjectRow, appearances, objects_of
+from offline_train.data.synth_folder import appearances, MIN_VISIBLE_PX, ObjectRow, objects_of
 from offline_train.data.synth_palette import class_ids
 
 
