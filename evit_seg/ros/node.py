@@ -194,33 +194,34 @@ class SegNode(LifecycleNode):
 
     async def _on_reload(self, request: Trigger.Request,
                          response: Trigger.Response) -> Trigger.Response:
-        done = Future(executor=self.executor)
-        threading.Thread(target=self._reload, args=(done,), name='seg_reload',
+        done: Future[None] = Future(executor=self.executor)
+        threading.Thread(target=self._reload, args=(response, done), name='seg_reload',
                          daemon=True).start()
-        response.success, response.message = await done
+        await done
         return response
 
-    def _reload(self, done: Future) -> None:
+    def _reload(self, response: Trigger.Response, done: Future[None]) -> None:
         """Load beside the running model and swap; the running one stays when that fails."""
         try:
-            answer = True, self._swap_model()
-            self.get_logger().info(f'model {answer[1]}')
+            response.message = f'model {self._swap_model()}'
+            response.success = True
+            self.get_logger().info(response.message)
         except Exception as error:  # noqa: BLE001  the answer says what it was
-            answer = False, f'the old model stays: {_sentence(error)}'
-            self.get_logger().error(answer[1])
-        done.set_result(answer)
+            response.message = f'the old model stays: {_sentence(error)}'
+            self.get_logger().error(response.message)
+        done.set_result(None)
         if self.executor is not None:
             self.executor.wake()
 
     def _swap_model(self) -> str:
-        pipeline, worker = self.pipeline, self._worker
+        pipeline = self.pipeline
         if pipeline is None:
             raise ConfigError('there is none; configure the node, that loads it')
         model = load_model(self.config, self._load)
         if self.pipeline is not pipeline:
             model.segmenter.close()
             raise ConfigError('the node was cleaned up meanwhile')
-        swap = partial(pipeline.swap, model)
+        worker, swap = self._worker, partial(pipeline.swap, model)
         old = swap() if worker is None else worker.between(swap)
         old.segmenter.close()
         return model.describe()
