@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from pathlib import Path
-import platform
 import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -15,6 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import cv2
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.health import StageTimes
+from evit_seg.core.machine import machine_facts
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry, preprocess
 from evit_seg.core.segmenter import Segmenter
@@ -88,21 +87,6 @@ def _parse_size(text: str) -> Tuple[int, int]:
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise ConfigError(f'--size: expected WIDTHxHEIGHT such as 1280x720, got {text!r}')
     return int(height), int(width)
-
-
-def machine_facts() -> Dict[str, Any]:
-    """Return what the figures depend on: processor, cores, load, versions."""
-    processor = platform.processor() or platform.machine()
-    cpu_info = Path('/proc/cpuinfo')
-    if cpu_info.is_file():
-        models = [line.partition(':')[2].strip()
-                  for line in cpu_info.read_text(encoding='utf-8').splitlines()
-                  if line.startswith(('model name', 'Model'))]
-        processor = models[0] if models else processor
-    return {'processor': processor, 'architecture': platform.machine(), 'cores': os.cpu_count(),
-            'load_1min': os.getloadavg()[0], 'system': platform.system(),
-            'python': platform.python_version(), 'numpy': np.__version__,
-            'opencv': cv2.__version__, 'opencv_threads': cv2.getNumThreads()}
 
 
 def bench_pre_post(*, stride: int = 8, runs: int = 50,

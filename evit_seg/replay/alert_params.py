@@ -8,12 +8,11 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evit_seg.core.alerts import AlertRule
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import LabelMap, nearest
 from evit_seg.core.share import share_file
+import yaml
 
 NODE_NAME = 'seg_node'
 RULE_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(AlertRule)
@@ -21,7 +20,8 @@ RULE_DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(A
 
 
 def load_alert_rules(path: Path | None, label_map: LabelMap) -> list[AlertRule]:
-    """Return the rules of a ROS parameter file, `config/seg.yaml` when None.
+    """
+    Return the rules of a ROS parameter file, `config/seg.yaml` when None.
 
     ConfigError for a name or value the node would refuse; LabelMapMismatch for a class the label
     map lacks. A file without `alert.classes` gets those of `config/seg.yaml`.
@@ -37,7 +37,8 @@ def load_alert_rules(path: Path | None, label_map: LabelMap) -> list[AlertRule]:
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Read the node's parameters: full dotted name -> value.
+    """
+    Read the node's parameters: full dotted name -> value.
 
     Sections `/**` and those of a node called seg_node count, in the order of the file.
     """
@@ -69,7 +70,8 @@ def _flatten(prefix: str, tree: Mapping[Any, Any], into: dict[str, Any]) -> None
 
 
 def alert_rules(parameters: Mapping[str, Any], label_map: LabelMap) -> list[AlertRule]:
-    """Return one rule per class of `alert.classes`: its own value, else `alert.default`'s.
+    """
+    Return one rule per class of `alert.classes`: its own value, else `alert.default`'s.
 
     Names outside `alert.` are not looked at.
     """

@@ -11,11 +11,11 @@ from typing import Any
 from evit_seg.core.alerts import Alert, AlertRule
 from evit_seg.core.appearances import (
     ObjectBox,
-    ScoredFrame,
-    VisibleSpan,
     read_events,
     read_objects,
     score_appearances,
+    ScoredFrame,
+    VisibleSpan,
 )
 from evit_seg.core.errors import InputError
 from evit_seg.replay.image_source import read_frames_csv
@@ -50,7 +50,8 @@ class Annotations:
 
     def name_frames(self, stamps_ns: Sequence[int], custom_data: Mapping[str, str]) \
             -> tuple[dict[int, tuple[str, float]], list[str]]:
-        """Return bag frame -> (stem, time in s), and notes for the user.
+        """
+        Return bag frame -> (stem, time in s), and notes for the user.
 
         make_bag leaves the stamp of time 0 in the bag; for other bags the first stamp is taken
         for the first row of frames.csv. InputError when no frame can be named.
@@ -75,7 +76,8 @@ class Annotations:
 
     def score(self, frames: Sequence[ScoredFrame], rules: Sequence[AlertRule],
               min_height_px: float) -> list[dict[str, Any]]:
-        """Return recall and false alerts of every class with a rule.
+        """
+        Return recall and false alerts of every class with a rule.
 
         The files are taken for the whole truth: an alert of a class without a row is false.
         """

@@ -3,21 +3,20 @@
 """Read images and ground truth from any ROS 1 or ROS 2 bag, one message at a time."""
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
+from evit_seg.core.decode import decode_compressed, decode_raw, Frame, Scale16
+from evit_seg.core.errors import FrameError, InputError
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, get_typestore
-
-from evit_seg.core.decode import Frame, Scale16, decode_compressed, decode_raw
-from evit_seg.core.errors import FrameError, InputError
+from rosbags.typesys import get_typestore, Stores
 
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
@@ -67,7 +66,8 @@ class BagMessage:
 
 
 class Bag:
-    """An open bag (a context manager): `.bag`, `.db3`, `.mcap` or a rosbag2 folder.
+    """
+    An open bag (a context manager): `.bag`, `.db3`, `.mcap` or a rosbag2 folder.
 
     Whatever cannot be read raises InputError with the reason in one sentence.
     """
@@ -128,7 +128,8 @@ class Bag:
         return dict(getattr(metadata, 'custom', None) or {})
 
     def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
-        """Yield the messages of the topics in the order of the bag's time.
+        """
+        Yield the messages of the topics in the order of the bag's time.
 
         A message that cannot be deserialised has content None, and stamp 0; a file that breaks
         off raises InputError.

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+from evit_seg.core.errors import ConfigError, InputError
+from evit_seg.replay.image_source import FrameFacts, SourceFrame
 import numpy as np
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Writer
-from rosbags.typesys import Stores, get_typestore
-
-from evit_seg.core.errors import ConfigError, InputError
-from evit_seg.replay.image_source import FrameFacts, SourceFrame
+from rosbags.typesys import get_typestore, Stores
 
 JPEG_QUALITY = 95
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
@@ -120,7 +119,8 @@ def _compressed(header: Any, frame: SourceFrame, kind: str) -> Any:
 
 def camera_info(header: Any, image_hw: tuple[int, int], focal_length_mm: float,
                 sensor_width_mm: float) -> Any:
-    """Return the CameraInfo of an ideal pinhole with square pixels, its axis through the centre.
+    """
+    Return the CameraInfo of an ideal pinhole with square pixels, its axis through the centre.
 
     The focal length in pixels is focal_length_mm / sensor_width_mm x width; pixel centres have
     whole coordinates, as in OpenCV.

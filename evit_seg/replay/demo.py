@@ -1,18 +1,19 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The whole way in one command: a synthetic flight, its bag, the real node, and the scores.
+"""
+The whole way in one command: a synthetic flight, its bag, the real node, and the scores.
 
 python -m evit_seg.replay.demo --out demo/
 """
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 import json
+from pathlib import Path
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from evit_seg.core.errors import EvitSegError, InputError

@@ -1,28 +1,29 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""`bag_eval`: replay a bag through a bundle without ROS and score what comes out.
+"""
+`bag_eval`: replay a bag through a bundle without ROS and score what comes out.
 
 The header's stamp is the clock, so two runs over a bag give the same numbers but for times.
 """
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
+import json
 from pathlib import Path
+import sys
 from typing import Any
 
 from evit_seg.core.alerts import AlertEvent, AlertRule
 from evit_seg.core.errors import ConfigError, EvitSegError, InputError
 from evit_seg.core.labels import LabelMap
-from evit_seg.core.metrics import ScoreAccumulator, lpcv_score, paper_score
+from evit_seg.core.machine import machine_facts, percentiles_ms
+from evit_seg.core.metrics import lpcv_score, paper_score, ScoreAccumulator
 from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.alert_params import load_alert_rules
 from evit_seg.replay.annotations import Annotations, scored_frames
-from evit_seg.replay.bag import Bag, ImageTopic, bag_sha256, is_16bit
-from evit_seg.replay.machine import machine_facts, percentiles_ms
-from evit_seg.replay.run import Outcome, Stamps, read_stamps, run_bag
+from evit_seg.replay.bag import Bag, bag_sha256, ImageTopic, is_16bit
+from evit_seg.replay.run import Outcome, read_stamps, run_bag, Stamps
 from evit_seg.replay.table import report_lines
 
 REPORT_SCHEMA = 1
@@ -32,7 +33,8 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
              image_topic: str | None = None, truth_topic: str | None = None,
              tolerance_ms: float = 0.0, annotations: Annotations | None = None,
              min_height_px: float = 12.0, progress: bool = False) -> dict[str, Any]:
-    """Return the report of one bag as JSON can hold it.
+    """
+    Return the report of one bag as JSON can hold it.
 
     Everything outside the keys `timing` and `machine` depends on bag, model, rules and engine
     threads alone.

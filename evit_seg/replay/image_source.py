@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import calendar
-import csv
-import time
 from collections.abc import Iterator
+import csv
 from dataclasses import dataclass
 from pathlib import Path
+import time
 
 import cv2
-import numpy as np
-
 from evit_seg.core.decode import decode_compressed
 from evit_seg.core.errors import FrameError, InputError
+import numpy as np
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 VIDEO_SUFFIXES = ('.mp4', '.mov', '.avi', '.mkv', '.m4v', '.webm', '.mpg', '.mpeg')
@@ -49,7 +48,8 @@ class SourceFrame:
 
 
 class ImageFolder:
-    """The images of a folder in the order of their frames.csv, else of their names.
+    """
+    The images of a folder in the order of their frames.csv, else of their names.
 
     A flat folder holds the images (and frames.csv); a split folder of layout A holds them in
     `IMG/` and the masks in `GT/<stem>.png`. InputError where there is nothing to read.
@@ -173,7 +173,8 @@ def open_source(path: Path, masks: Path | None = None) -> ImageFolder | VideoFil
 
 
 def read_frames_csv(path: Path) -> dict[str, FrameFacts]:
-    """Read frames.csv: file name -> facts, in its order.
+    """
+    Read frames.csv: file name -> facts, in its order.
 
     Times come from `time_s`, or from `time_local` ('2016:06:23 16:31:59') in s since 1970 as if
     it were UTC. Other columns of FrameFacts may be missing or blank.

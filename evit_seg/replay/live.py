@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Play a bag at its own pace to the real seg_node and record what it answers.
+"""
+Play a bag at its own pace to the real seg_node and record what it answers.
 
 python -m evit_seg.replay.live BAG --model demo --out live/
 
@@ -12,20 +13,13 @@ from __future__ import annotations
 import argparse
 import array
 import os
+from pathlib import Path
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
-
 from evit_seg.core.errors import ConfigError, EvitSegError, InputError
 from evit_seg.core.labels import LabelMap
 from evit_seg.core.share import share_file
@@ -33,10 +27,16 @@ from evit_seg.replay.annotations import Annotations
 from evit_seg.replay.bag import Bag, BagMessage, ImageTopic, is_16bit
 from evit_seg.replay.live_alerts import events_of
 from evit_seg.replay.live_play import drain, play, wait_until_ready
-from evit_seg.replay.live_report import LiveInput, live_lines, report_live
+from evit_seg.replay.live_report import live_lines, LiveInput, report_live
 from evit_seg.replay.node_process import NodeFailed, NodeProcess, write_parameters
 from evit_seg.replay.recording import Header, Recording
-from evit_seg.replay.run import Stamps, read_stamps
+from evit_seg.replay.run import read_stamps, Stamps
+import numpy as np
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
 
 DEFAULT_ENVIRONMENT = {
     # Best-effort frames of 2 MB do not arrive at all over Fast DDS's own default transports.

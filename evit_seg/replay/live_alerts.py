@@ -6,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import cv2
-import numpy as np
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.errors import InputError
 from evit_seg.core.labels import LabelMap
 from evit_seg.core.regions import Region
+import numpy as np
 
 
 def events_of(stamp_ns: int, rows: Sequence[tuple[str, Mapping[str, str]]],
               labels: LabelMap) -> list[AlertEvent]:
-    """Return the events of one message: (kind, values) rows under the stamp of their frame.
+    """
+    Return the events of one message: (kind, values) rows under the stamp of their frame.
 
     The message holds the boxes one by one, but area and confidence of all regions together: each
     region gets an equal share of the area. InputError for values that are not as documented.
@@ -47,7 +47,8 @@ def _nanoseconds(text: str) -> int:
 
 def alerts_on_mask(alerts: Sequence[Alert], mask_HW: np.ndarray,
                    min_pixels: Mapping[int, float]) -> tuple[Alert, ...]:
-    """Return the active alerts with the regions their class has in this frame's own mask.
+    """
+    Return the active alerts with the regions their class has in this frame's own mask.
 
     For pictures only: an event's boxes are those of its frame, and the camera moves on. Regions
     below `min_pixels` (by class id) are left out; alerts without any are.

@@ -6,24 +6,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from evit_seg.core.alerts import Alert, AlertRule
 from evit_seg.core.errors import FrameError
 from evit_seg.core.labels import LabelMap
-from evit_seg.core.metrics import ScoreAccumulator, resize_truth
-from evit_seg.replay.bag import Bag, BagMessage, ImageTopic, decode_frame, decode_label
+from evit_seg.core.metrics import resize_truth, ScoreAccumulator
+from evit_seg.replay.bag import Bag, BagMessage, decode_frame, decode_label, ImageTopic
 from evit_seg.replay.live_alerts import alerts_on_mask
 from evit_seg.replay.overlay_video import (
-    VIDEO_WIDTH_PX,
-    OverlayVideo,
     overlay,
+    OverlayVideo,
     poster,
+    VIDEO_WIDTH_PX,
     write_image,
 )
 from evit_seg.replay.recording import MaskSpool
 from evit_seg.replay.run import Stamps
 from evit_seg.replay.truth import MaskMatcher, pair_stamps
+import numpy as np
 
 SLOWEST_HZ, FASTEST_HZ = 1.0, 60.0
 VISIBLE_SHARE = 0.005

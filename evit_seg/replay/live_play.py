@@ -6,11 +6,10 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from tqdm import tqdm
-
 from evit_seg.core.errors import InputError
 from evit_seg.replay.bag import Bag, BagMessage, ImageTopic
 from evit_seg.replay.recording import Recording
+from tqdm import tqdm
 
 READY_TIMEOUT_S = 90.0
 """For the node to load, try and warm up its model on a slow machine."""
@@ -51,7 +50,8 @@ class Process(Protocol):
 
 
 def wait_until_ready(link: Link, node: Process) -> None:
-    """Wait until both sides have found each other, and the node has reported since.
+    """
+    Wait until both sides have found each other, and the node has reported since.
 
     That report makes sure that the node, too, had the time to find us. InputError, with what the
     node says, where it does not come about in time.
@@ -75,7 +75,8 @@ def wait_until_ready(link: Link, node: Process) -> None:
 
 def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
          lockstep: bool = False, progress: bool = False) -> None:
-    """Publish the frames at `rate` times the pace at which they were recorded.
+    """
+    Publish the frames at `rate` times the pace at which they were recorded.
 
     With `lockstep`, none before the one before it is answered, or given up. Messages that cannot
     be deserialised cannot be sent on; bag_eval counts them.
@@ -104,7 +105,8 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
 
 
 def drain(link: Link, node: Process) -> None:
-    """Wait for the last answers, then for a report of the node that holds the final counts.
+    """
+    Wait for the last answers, then for a report of the node that holds the final counts.
 
     The newest frame is never replaced: its mask comes, unless it was lost on the way or could not
     be read, and then the node's counts come to rest. InputError where neither happens in time.

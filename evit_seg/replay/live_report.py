@@ -8,27 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from evit_seg.core.alerts import AlertRule
 from evit_seg.core.bundle import Bundle, find_bundle, open_bundle
 from evit_seg.core.errors import InputError
 from evit_seg.core.labels import LabelMap
+from evit_seg.core.machine import machine_facts, percentiles_ms
 from evit_seg.replay.alert_params import load_alert_rules
 from evit_seg.replay.annotations import Annotations, scored_frames
 from evit_seg.replay.bag import Bag, ImageTopic
 from evit_seg.replay.evaluate import (
-    REPORT_SCHEMA,
     accuracies,
     alert_timeline,
     bag_facts,
+    REPORT_SCHEMA,
     write_json,
 )
 from evit_seg.replay.live_pictures import Pictures
-from evit_seg.replay.machine import machine_facts, percentiles_ms
 from evit_seg.replay.recording import Recording
 from evit_seg.replay.run import Stamps
 from evit_seg.replay.table import appearance_line
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)

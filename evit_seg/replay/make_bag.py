@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""`make_bag`: a folder of images or a video becomes a rosbag2 that any ROS 2 plays.
+"""
+`make_bag`: a folder of images or a video becomes a rosbag2 that any ROS 2 plays.
 
 Topics: the image (bgr8, or jpeg/png), and where the source knows them `label` (mono8 class ids
 with the image's own stamp), `camera_info`, `/fix`, `/heading` (degrees clockwise from north) and
@@ -9,17 +10,16 @@ with the image's own stamp), `camera_info`, `/fix`, `/heading` (degrees clockwis
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 import shutil
 import sys
-from pathlib import Path
 from typing import Final
-
-from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
-from tqdm import tqdm
 
 from evit_seg.core.errors import ConfigError, EvitSegError, InputError
 from evit_seg.replay.bag_writer import FrameWriter, Topics
-from evit_seg.replay.image_source import ImageFolder, VideoFile, open_source
+from evit_seg.replay.image_source import ImageFolder, open_source, VideoFile
+from rosbags.rosbag2 import StoragePlugin, Writer, WriterError
+from tqdm import tqdm
 
 START_S = 1_700_000_000
 """Stamp of the first frame unless the source has dates: the same source gives the same bag."""
@@ -37,7 +37,8 @@ STORAGES = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 
 def plan_times(source: ImageFolder | VideoFile, rate_hz: float | None) \
         -> tuple[list[float] | None, float, list[str]]:
-    """Return (the frames' own times in s or None, else the rate, what to tell the user).
+    """
+    Return (the frames' own times in s or None, else the rate, what to tell the user).
 
     Own times are kept unless `rate_hz` is given and differs from them.
     """
@@ -83,7 +84,8 @@ def write_bag(source: ImageFolder | VideoFile, out: Path, *, rate_hz: float | No
               storage: str = 'sqlite3', topics: Topics | None = None,
               compressed: str | None = None, sensor_width_mm: float | None = None,
               progress: bool = False) -> tuple[dict[str, int], list[str]]:
-    """Write the bag folder `out`; return messages per topic and notes for the user.
+    """
+    Write the bag folder `out`; return messages per topic and notes for the user.
 
     An existing `out` is refused (InputError); after an error nothing of it is left.
     """

@@ -3,17 +3,16 @@
 """seg_node in a process of its own: started, watched and ended, always within a deadline."""
 from __future__ import annotations
 
+from collections.abc import Mapping
 import os
+from pathlib import Path
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evit_seg.core.errors import EvitSegError, InputError
+import yaml
 
 STOP_TIMEOUT_S = 15.0
 """How long the node may take to end after SIGINT; its own deadline for the engine is 10 s."""
@@ -67,7 +66,8 @@ class NodeProcess:
         self.largest_rss_mb = max(resident_mb, self.largest_rss_mb or 0.0)
 
     def stop(self) -> int:
-        """Ask it to end (SIGINT), kill it after the deadline; return its exit code.
+        """
+        Ask it to end (SIGINT), kill it after the deadline; return its exit code.
 
         NodeFailed if it had to be killed.
         """

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
-
 from evit_seg.core.alerts import Alert
 from evit_seg.core.decode import Frame
 from evit_seg.core.errors import InputError
 from evit_seg.core.labels import LabelMap
 from evit_seg.core.overlay import draw_overlay
+import numpy as np
 
 VIDEO_WIDTH_PX = 960
 PANEL_WIDTH_PX = 640

@@ -3,16 +3,15 @@
 """What was sent to the node and what it answered, by frame."""
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 import tempfile
 import threading
-from dataclasses import dataclass, field
 from typing import IO
 
 import cv2
-import numpy as np
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.errors import InputError
+import numpy as np
 
 Header = tuple[int, int, str]
 """sec, nanosec and frame_id of a header: what must come back byte for byte."""
@@ -131,7 +130,8 @@ class Recording:
             return self.changed.wait_for(lambda: index in self.answered_s, seconds)
 
     def alerts_by_frame(self, frames: int) -> dict[int, tuple[Alert, ...]]:
-        """Return the active alerts after each answered frame, as the events tell them.
+        """
+        Return the active alerts after each answered frame, as the events tell them.
 
         An event is the frame's own; until the next one its alert is carried along, regions as
         they were.

@@ -3,26 +3,26 @@
 """A bag through the Segmenter, frame by frame: masks, scores, alerts and stage times."""
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+import time
 from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from evit_seg.core.alerts import Alert, AlertEvent, AlertRule, AlertTracker
 from evit_seg.core.errors import FrameError, InputError
-from evit_seg.core.metrics import ScoreAccumulator, resize_truth
+from evit_seg.core.metrics import resize_truth, ScoreAccumulator
 from evit_seg.core.regions import find_regions
 from evit_seg.core.segmenter import Segmenter
-from evit_seg.replay.bag import Bag, BagMessage, ImageTopic, decode_frame, decode_label
+from evit_seg.replay.bag import Bag, BagMessage, decode_frame, decode_label, ImageTopic
 from evit_seg.replay.truth import MaskMatcher, pair_stamps
+import numpy as np
+from tqdm import tqdm
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """The stamps of all frames and labels, in the bag's order, ns.
+    """
+    The stamps of all frames and labels, in the bag's order, ns.
 
     They are the headers' own; where every frame's header says zero, the bag's time.
     """

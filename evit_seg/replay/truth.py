@@ -14,7 +14,8 @@ WAITING_LIMIT = 128
 
 def pair_stamps(image_ns: Sequence[int], truth_ns: Sequence[int],
                 tolerance_ns: int = 0) -> dict[int, int]:
-    """Return image index -> truth index of the pairs whose stamps differ by the tolerance or less.
+    """
+    Return image index -> truth index of the pairs whose stamps differ by the tolerance or less.
 
     The nearest pair is taken first and each mask and frame is used once; among equal distances
     the earlier ones. Stamps may come in any order.
@@ -37,7 +38,8 @@ def pair_stamps(image_ns: Sequence[int], truth_ns: Sequence[int],
 
 
 class MaskMatcher:
-    """Brings predictions and truth masks together in whatever order the bag holds them.
+    """
+    Brings predictions and truth masks together in whatever order the bag holds them.
 
     Both are uint8 (H, W). At most WAITING_LIMIT masks of either kind wait; of a bag that keeps
     its labels further than that from their frames the oldest are given up and counted in `lost`.

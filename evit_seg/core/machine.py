@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import platform
 from pathlib import Path
+import platform
+from typing import Dict, Optional, Sequence
 
 import numpy as np
 
 
-def machine_facts() -> dict[str, object]:
-    """Return processor, usable cores and the versions that matter for speed and results."""
-    return {'processor': _processor(), 'cores': len(os.sched_getaffinity(0)),
+def machine_facts() -> Dict[str, object]:
+    """Return processor, usable cores, load and the versions that matter for speed and results."""
+    return {'processor': _processor(), 'architecture': platform.machine(),
+            'cores': len(os.sched_getaffinity(0)), 'load_1min': round(os.getloadavg()[0], 2),
             'system': f'{platform.system()} {platform.release()}',
             'python': platform.python_version(), 'numpy': np.__version__,
             'onnxruntime': _version('onnxruntime', 'onnxruntime-gpu'),
@@ -29,7 +31,7 @@ def _processor() -> str:
     return platform.machine()
 
 
-def _version(*names: str) -> str | None:
+def _version(*names: str) -> Optional[str]:
     for name in names:
         try:
             return importlib.metadata.version(name)
@@ -38,7 +40,7 @@ def _version(*names: str) -> str | None:
     return None
 
 
-def percentiles_ms(values_ms: list[float]) -> dict[str, float]:
+def percentiles_ms(values_ms: Sequence[float]) -> Dict[str, float]:
     """Return mean, p50, p95, p99 and max of durations in ms, rounded to microseconds."""
     p50, p95, p99 = np.percentile(values_ms, (50, 95, 99))
     return {'mean': round(float(np.mean(values_ms)), 3), 'p50': round(float(p50), 3),
