@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Start seg_node on a camera topic.
+"""
+Start seg_node on a camera topic.
 
 ros2 launch evit_seg seg.launch.py image_topic:=/camera/image_raw
 

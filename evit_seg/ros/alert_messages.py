@@ -8,10 +8,9 @@ from types import ModuleType
 from typing import Any, List, Optional, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from std_msgs.msg import Header
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.labels import LabelMap
+from std_msgs.msg import Header
 
 GEO_NOTE = 'not geotagged: this node does not read positions yet'
 
@@ -25,7 +24,8 @@ def import_vision_msgs() -> Optional[ModuleType]:
 
 
 def event_array(header: Header, events: Sequence[AlertEvent]) -> DiagnosticArray:
-    """Return the events of one frame, one status each, under the frame's header.
+    """
+    Return the events of one frame, one status each, under the frame's header.
 
     The status's name is the kind of event; raised and updated have level WARN, cleared and
     reset OK.

@@ -9,18 +9,18 @@ from types import ModuleType
 from typing import Callable, Optional, Tuple, Union
 
 import cv2
+from evit_seg.core.decode import decode_compressed, decode_raw, Frame, UnknownEncoding
+from evit_seg.core.errors import FrameError
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
-
-from evit_seg.core.decode import Frame, UnknownEncoding, decode_compressed, decode_raw
-from evit_seg.core.errors import FrameError
 
 CameraMessage = Union[Image, CompressedImage]
 
 
 def frame_from_message(message: CameraMessage, scale_16bit: float = 0.0) -> Frame:
-    """Return the image in a message; common encodings are views on the message's memory.
+    """
+    Return the image in a message; common encodings are views on the message's memory.
 
     `scale_16bit` is the parameter `image.scale_16bit`: the 16-bit value that becomes white, 0 to
     refuse 16-bit images, below 0 for the brightest pixel. FrameError for anything unreadable.
@@ -39,7 +39,8 @@ def frame_from_message(message: CameraMessage, scale_16bit: float = 0.0) -> Fram
 def frame_from_bridge(message: Image, unknown: UnknownEncoding,
                       import_module: Callable[[str], ModuleType] = importlib.import_module
                       ) -> Frame:
-    """Ask cv_bridge for an encoding that we do not know ourselves.
+    """
+    Ask cv_bridge for an encoding that we do not know ourselves.
 
     FrameError when it is not installed, does not fit this NumPy or does not know it either.
     """
@@ -66,7 +67,8 @@ def _numpy_hint(error: Exception) -> str:
 
 
 def fill(message: CameraMessage, data: np.ndarray) -> None:
-    """Put the bytes of an array into a message.
+    """
+    Put the bytes of an array into a message.
 
     Through array.array and frombytes: a list, or the field's own check of each element, takes
     thirty times as long.
@@ -98,7 +100,8 @@ def jpeg_message(header: Header, image_HWC: np.ndarray, quality: int) -> Compres
 
 def scaled_camera_info(info: CameraInfo, header: Header, source_hw: Tuple[int, int],
                        mask_hw: Tuple[int, int]) -> Optional[CameraInfo]:
-    """Return the calibration of the mask: K, P and ROI scaled from the image's size.
+    """
+    Return the calibration of the mask: K, P and ROI scaled from the image's size.
 
     The image may be a binned region of the sensor; the calibration is of the whole sensor. None
     when it is not of this image: their sizes do not agree. A pixel's centre lies at its index,

@@ -5,20 +5,20 @@ from __future__ import annotations
 
 from typing import Any, Callable, Dict, List, Mapping, Tuple
 
+from evit_seg.core.errors import ConfigError
+from evit_seg.core.labels import nearest
+from evit_seg.ros.params import check_values, class_rows, is_ours, NodeConfig, Row, TABLE
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-
-from evit_seg.core.errors import ConfigError
-from evit_seg.core.labels import nearest
-from evit_seg.ros.params import TABLE, NodeConfig, Row, check_values, class_rows, is_ours
 
 ROS_OWN = ('use_sim_time', 'start_type_description_service', 'qos_overrides')
 """First parts of the names that rclpy reads itself, on any node."""
 
 
 class Parameters:
-    """The parameters of one node: declared from the table, checked by it, changed by it.
+    """
+    The parameters of one node: declared from the table, checked by it, changed by it.
 
     `changed` is called with the new configuration when a live change was accepted.
     """

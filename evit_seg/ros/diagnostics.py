@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the node says about itself once a second: a level, one sentence, and the numbers.
+"""
+What the node says about itself once a second: a level, one sentence, and the numbers.
 
 "Nobody there", "no frames", "frames too old", "not running" and "degraded" are five different
 sentences: a silent node must never look like an empty scene.
@@ -12,9 +13,8 @@ from typing import Dict, Mapping, Optional, Tuple
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from std_msgs.msg import Header
-
 from evit_seg.core.health import StageSummary
+from std_msgs.msg import Header
 
 ACTIVE = 'active'
 NOMINAL = 'nominal'
@@ -22,7 +22,8 @@ NOMINAL = 'nominal'
 
 @dataclass(frozen=True)
 class Condition:
-    """What the level and the sentence depend on.
+    """
+    What the level and the sentence depend on.
 
     fault: why the last transition or the engine failed, '' when it did not. quiet_s: since the
     last frame came, or since activation. busy_s: how long the frame in hand has been there, 0

@@ -6,11 +6,12 @@ from __future__ import annotations
 from typing import List
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, QoSProfile, qos_check_compatible
+from rclpy.qos import qos_check_compatible, QoSCompatibility, QoSProfile
 
 
 def why_silent(node: Node, topic: str, wanted_type: str, qos: QoSProfile) -> str:
-    """Return in a few words what is wrong with the publishers of a topic.
+    """
+    Return in a few words what is wrong with the publishers of a topic.
 
     `topic` is absolute, `wanted_type` such as 'sensor_msgs/msg/Image', `qos` the subscription's.
     """

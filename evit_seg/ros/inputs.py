@@ -5,19 +5,19 @@ from __future__ import annotations
 
 from typing import Any, Callable, Tuple
 
-from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-
 from evit_seg.ros.convert import CameraMessage
 from evit_seg.ros.graph import why_silent
 from evit_seg.ros.params import NodeConfig
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 COMPRESSED = '/compressed'
 
 
 def image_topic(node: Node, transport: str) -> str:
-    """Return the absolute topic that is listened to, remaps applied.
+    """
+    Return the absolute topic that is listened to, remaps applied.
 
     A remap of image_raw does not carry over to image_raw/compressed by itself: so the suffix is
     put behind the remapped name, unless the remap names it already.
@@ -31,8 +31,12 @@ class Inputs:
     """The subscriptions of an active node; closed when it is not active any more."""
 
     def __init__(self, node: Node, config: NodeConfig, on_image: Callable[[CameraMessage], None],
-                 on_camera_info: Callable[[CameraInfo], None]) -> None:
+                 on_camera_info: Callable[[CameraInfo], None],
+                 steady_s: Callable[[], float]) -> None:
         self._node = node
+        self._on_image = on_image
+        self._steady_s = steady_s
+        self._heard_s = steady_s()
         self.topic = image_topic(node, config.image_transport)
         self._kind, self._type_name = _message_type(config.image_transport)
         self._qos = QoSProfile(depth=1, reliability=(
@@ -41,7 +45,15 @@ class Inputs:
         self._subscriptions = (
             node.create_subscription(CameraInfo, 'camera_info', on_camera_info,
                                      qos_profile_sensor_data),
-            node.create_subscription(self._kind, self.topic, on_image, self._qos))
+            node.create_subscription(self._kind, self.topic, self._heard, self._qos))
+
+    def _heard(self, message: CameraMessage) -> None:
+        self._heard_s = self._steady_s()
+        self._on_image(message)
+
+    def quiet_s(self, now_s: float) -> float:
+        """Return how long no image has come, at the steady clock's `now_s`."""
+        return now_s - self._heard_s
 
     def silent_because(self) -> str:
         """Return what the graph says about a topic on which nothing arrives."""

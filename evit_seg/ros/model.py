@@ -31,7 +31,8 @@ class Model(NamedTuple):
 
 
 def load_model(config: NodeConfig, load: EngineLoader = load_engine) -> Model:
-    """Open the bundle, hold the alert classes against its label map, load and try the engine.
+    """
+    Open the bundle, hold the alert classes against its label map, load and try the engine.
 
     Raises the errors of `open_bundle`, `load_engine` and `self_test`, and LabelMapMismatch for an
     alert class that the network does not know. Nothing stays open after an error.

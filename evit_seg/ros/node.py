@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""seg_node: a lifecycle node that starts itself; wiring only.
+"""
+seg_node: a lifecycle node that starts itself; wiring only.
 
 parameters -> bundle -> alert classes against its label map -> engine -> self-test and warm-up ->
 publishers -> subscription. The executor's thread only puts frames into the worker's slot.
@@ -8,41 +9,39 @@ publishers -> subscription. The executor's thread only puts frames into the work
 from __future__ import annotations
 
 import argparse
-import sys
-import threading
 from functools import partial
+import sys
 from typing import Any, Callable, List, Optional
-
-import rclpy
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
-from rclpy.executors import ExternalShutdownException
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
-from rclpy.task import Future
-from rclpy.utilities import remove_ros_args
-from sensor_msgs.msg import CameraInfo
-from std_srvs.srv import SetBool, Trigger
 
 from evit_seg.core.engine import load_engine
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.health import FrameCounters
 from evit_seg.ros.convert import CameraMessage
 from evit_seg.ros.declare import Parameters
-from evit_seg.ros.diagnostics import ACTIVE, NOMINAL, Condition
+from evit_seg.ros.diagnostics import ACTIVE, NOMINAL
 from evit_seg.ros.inputs import Inputs
 from evit_seg.ros.model import EngineLoader, load_model
 from evit_seg.ros.outputs import Outputs
 from evit_seg.ros.params import NodeConfig
 from evit_seg.ros.pipeline import Clocks, Pipeline
-from evit_seg.ros.report import Report
+from evit_seg.ros.reload import ReloadService
+from evit_seg.ros.report import condition_of, Report, sentence
 from evit_seg.ros.worker import Worker
+import rclpy
+from rclpy.clock import Clock, ClockType
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool
 
 NODE_NAME = 'seg_node'
 STOP_TIMEOUT_S = 10.0
 
 
 class SegNode(LifecycleNode):
-    """Camera topic in, masks and alerts out.
+    """
+    Camera topic in, masks and alerts out.
 
     `load` and `clocks` stand in for the engine and the time in tests; what else a test needs goes
     in as for any node (parameter_overrides, namespace, context). ConfigError for a parameter that
@@ -62,15 +61,12 @@ class SegNode(LifecycleNode):
         self._outputs: Optional[Outputs] = None
         self._inputs: Optional[Inputs] = None
         self._worker: Optional[Worker[CameraMessage]] = None
-        self._heard_s = 0.0
         self._table = Parameters(self, self._on_change)
         for note in self._table.notes:
             self.get_logger().warning(note)
         self._report = Report(self)
         self.create_service(SetBool, '~/enable', self._on_enable)
-        # A group of its own: while a model loads, everything else is answered.
-        self.create_service(Trigger, '~/reload_model', self._on_reload,
-                            callback_group=MutuallyExclusiveCallbackGroup())
+        self._reload_service = ReloadService(self, self._swap_model)
         # A steady clock: with use_sim_time and no /clock the node must still speak.
         self.create_timer(1.0, self.report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -114,7 +110,7 @@ class SegNode(LifecycleNode):
             act()
         except Exception as error:  # noqa: BLE001  or it would be lost
             self.fault = error
-            self.get_logger().error(f'still {self.phase}, not {phase}: {_sentence(error)}')
+            self.get_logger().error(f'still {self.phase}, not {phase}: {sentence(error)}')
             return TransitionCallbackReturn.FAILURE
         self.fault, self.phase = None, phase
         self.get_logger().info(f'{phase}')
@@ -136,9 +132,8 @@ class SegNode(LifecycleNode):
             raise ConfigError('the node cannot be activated before it is configured')
         worker = Worker(pipeline.work, self._on_dropped)
         self._worker = worker
-        self._heard_s = self._clocks.steady_s()
         self._inputs = Inputs(self, self.config, partial(self._on_image, pipeline, worker),
-                              partial(_keep_camera_info, pipeline))
+                              partial(_keep_camera_info, pipeline), self._clocks.steady_s)
         self.get_logger().info(f'listening to {self._inputs.topic}')
 
     def _deactivate(self) -> None:
@@ -168,7 +163,6 @@ class SegNode(LifecycleNode):
     def _on_image(self, pipeline: Pipeline, worker: Worker[CameraMessage],
                   message: CameraMessage) -> None:
         self.counters.arrive()
-        self._heard_s = self._clocks.steady_s()
         refused = pipeline.refuse(message)
         if refused:
             self.counters.finish(refused)
@@ -192,27 +186,6 @@ class SegNode(LifecycleNode):
         self.get_logger().info(response.message)
         return response
 
-    async def _on_reload(self, request: Trigger.Request,
-                         response: Trigger.Response) -> Trigger.Response:
-        done: Future[None] = Future(executor=self.executor)
-        threading.Thread(target=self._reload, args=(response, done), name='seg_reload',
-                         daemon=True).start()
-        await done
-        return response
-
-    def _reload(self, response: Trigger.Response, done: Future[None]) -> None:
-        """Load beside the running model and swap; the running one stays when that fails."""
-        try:
-            response.message = f'model {self._swap_model()}'
-            response.success = True
-            self.get_logger().info(response.message)
-        except Exception as error:  # noqa: BLE001  the answer says what it was
-            response.message = f'the old model stays: {_sentence(error)}'
-            self.get_logger().error(response.message)
-        done.set_result(None)
-        if self.executor is not None:
-            self.executor.wake()
-
     def _swap_model(self) -> str:
         pipeline = self.pipeline
         if pipeline is None:
@@ -229,33 +202,15 @@ class SegNode(LifecycleNode):
     def report(self) -> None:
         """Publish /diagnostics, and the active alerts once more."""
         now_s = self._clocks.steady_s()
-        self._report.publish(self._condition(now_s), self.counters.snapshot(), now_s,
-                             self.pipeline)
+        condition = condition_of(self.phase, self.fault, self._enabled, self.config,
+                                 self.pipeline, self._inputs, now_s)
+        self._report.publish(condition, self.counters.snapshot(), now_s, self.pipeline)
         if self.pipeline is not None and self.phase == ACTIVE:
             self.pipeline.repeat_alerts()
-
-    def _condition(self, now_s: float) -> Condition:
-        fault = '' if self.fault is None else _sentence(self.fault)
-        pipeline, inputs = self.pipeline, self._inputs
-        if pipeline is None or inputs is None:
-            return Condition(self.phase, fault, self._enabled)
-        quiet_s = now_s - self._heard_s
-        started_s = pipeline.started_s
-        return Condition(
-            self.phase, fault or pipeline.fault, self._enabled, self.config.stale_after_s,
-            quiet_s, inputs.silent_because() if quiet_s > self.config.stale_after_s else '',
-            0.0 if started_s is None else now_s - started_s,
-            pipeline.last_outcome, pipeline.last_complaint, NOMINAL,
-            tuple(alert.alert_id for alert in pipeline.active_alerts))
 
 
 def _keep_camera_info(pipeline: Pipeline, info: CameraInfo) -> None:
     pipeline.camera_info = info
-
-
-def _sentence(error: Exception) -> str:
-    """Return the message; the type too when the error is not one of ours, which say it all."""
-    return str(error) if isinstance(error, EvitSegError) else f'{type(error).__name__}: {error}'
 
 
 def main(arguments: Optional[List[str]] = None) -> int:

@@ -6,11 +6,6 @@ from __future__ import annotations
 from typing import Any, List, Optional, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
-from std_msgs.msg import Header, String
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.decode import Frame
 from evit_seg.core.manifest import Manifest
@@ -24,6 +19,10 @@ from evit_seg.ros.alert_messages import (
 )
 from evit_seg.ros.convert import image_message, jpeg_message, scaled_camera_info
 from evit_seg.ros.params import NodeConfig
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header, String
 
 RELIABLE = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
@@ -58,6 +57,10 @@ class Outputs:
         publisher = self._node.create_publisher(kind, topic, qos)
         self._all.append(publisher)
         return publisher
+
+    def alive(self) -> bool:
+        """Tell whether anything can still be published."""
+        return bool(self._node.context.ok())
 
     def close(self) -> None:
         """Take the publishers out of the graph."""

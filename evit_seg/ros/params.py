@@ -1,14 +1,15 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every parameter of seg_node in one table, and the checked NodeConfig that comes out of it.
+"""
+Every parameter of seg_node in one table, and the checked NodeConfig that comes out of it.
 
 Needs no ROS: `python -m evit_seg.ros.params --markdown` prints README's table.
 """
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass
+import math
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from evit_seg.core.alerts import AlertRule
@@ -24,7 +25,8 @@ KINDS = {bool: 'bool', int: 'int', float: 'float', str: 'string', tuple: 'string
 
 @dataclass(frozen=True)
 class Row:
-    """One parameter; its type is the default's (a tuple stands for a list of strings).
+    """
+    One parameter; its type is the default's (a tuple stands for a list of strings).
 
     when: 'start' (read-only), 'live' (from the next frame on) or 'reload' (at ~/reload_model).
     """
@@ -52,7 +54,8 @@ class Row:
         return f'{self.low:g} ' + ('or more' if self.high is None else f'to {self.high:g}')
 
     def check(self, value: Any) -> Any:
-        """Return `value` in the row's own type, an integer for a float included.
+        """
+        Return `value` in the row's own type, an integer for a float included.
 
         ConfigError says what was expected and what came.
         """
@@ -128,7 +131,8 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """The checked parameters, dots as underscores; the table says what each one means.
+    """
+    The checked parameters, dots as underscores; the table says what each one means.
 
     `alert_values` maps the slug of each alert class to AlertRule's fields.
     """
@@ -160,7 +164,8 @@ class NodeConfig:
 
 
 def class_rows(given: Values) -> Tuple[Row, ...]:
-    """Return the rows `alert.<slug>.*` of the classes in `alert.classes`, live ones.
+    """
+    Return the rows `alert.<slug>.*` of the classes in `alert.classes`, live ones.
 
     Their defaults are the values of `alert.default.*` in `given`.
     """
@@ -179,7 +184,8 @@ def is_ours(name: str) -> bool:
 
 
 def check_values(given: Values) -> Tuple[Dict[str, Any], NodeConfig]:
-    """Check parameter values and fill in the defaults.
+    """
+    Check parameter values and fill in the defaults.
 
     `given` holds our parameters only, by full name. Returns every parameter's value and the
     configuration made of them. ConfigError lists all unknown names with the nearest known one,

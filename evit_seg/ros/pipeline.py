@@ -8,9 +8,6 @@ import time
 from typing import Any, Callable, NamedTuple, Optional, Sequence, Tuple
 
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CameraInfo
-from std_msgs.msg import Header
-
 from evit_seg.core.alerts import Alert, AlertEvent, AlertTracker
 from evit_seg.core.errors import FrameError
 from evit_seg.core.health import FrameCounters, StageTimes
@@ -20,6 +17,8 @@ from evit_seg.ros.convert import CameraMessage, frame_from_message
 from evit_seg.ros.model import Model
 from evit_seg.ros.outputs import Outputs
 from evit_seg.ros.params import NodeConfig
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
 
 LOG_EVERY_S = 5.0
 
@@ -37,7 +36,8 @@ def stamp_to_ns(stamp: Time) -> int:
 
 
 class Pipeline:
-    """Works on frames in the worker's thread; other threads read its attributes and set config.
+    """
+    Works on frames in the worker's thread; other threads read its attributes and set config.
 
     fault is the engine's last complaint, '' as soon as it answers again. last_outcome and
     last_complaint tell how the last frame looked at ended. started_s is when the frame in hand
@@ -94,6 +94,9 @@ class Pipeline:
             outcome = 'malformed'
             self._complain(outcome, str(error))
         except Exception as error:  # noqa: BLE001  an engine may raise anything; the node stays
+            if not self._outputs.alive():  # ROS was shut down while the frame was in hand
+                outcome = 'disabled'
+                return
             self.failures += 1
             self.fault = f'{type(error).__name__}: {error}'
             self._complain(outcome, self.fault)
@@ -155,7 +158,8 @@ class Pipeline:
                 self._outputs.publish_alerts(*self._alerts)
 
     def swap(self, model: Model) -> Model:
-        """Go on with another model, between two frames; the old one is returned, not closed.
+        """
+        Go on with another model, between two frames; the old one is returned, not closed.
 
         With other classes, the alerts of the old ones are void: they are reset.
         """

@@ -6,12 +6,14 @@ from __future__ import annotations
 from typing import Dict, Mapping, Optional
 
 from diagnostic_msgs.msg import DiagnosticArray
+from evit_seg.core.errors import EvitSegError
+from evit_seg.ros.board import resident_mb, temperatures_c
+from evit_seg.ros.diagnostics import Condition, diagnostic_array, judge, Rates, stage_values
+from evit_seg.ros.inputs import Inputs
+from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.pipeline import Pipeline
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-
-from evit_seg.ros.board import resident_mb, temperatures_c
-from evit_seg.ros.diagnostics import Condition, Rates, diagnostic_array, judge, stage_values
-from evit_seg.ros.pipeline import Pipeline
 
 DIAGNOSTICS = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -40,6 +42,28 @@ class Report:
         self._publisher.publish(diagnostic_array(
             self._node.get_clock().now().to_msg(),
             self._node.get_fully_qualified_name().lstrip('/'), verdict, values))
+
+
+def condition_of(phase: str, fault: Optional[Exception], enabled: bool, config: NodeConfig,
+                 pipeline: Optional[Pipeline], inputs: Optional[Inputs],
+                 now_s: float) -> Condition:
+    """Gather what the sentence depends on, from whichever of its parts the node has now."""
+    why = '' if fault is None else sentence(fault)
+    if pipeline is None or inputs is None:
+        return Condition(phase, why, enabled)
+    quiet_s, started_s = inputs.quiet_s(now_s), pipeline.started_s
+    return Condition(
+        state=phase, fault=why or pipeline.fault, enabled=enabled,
+        stale_after_s=config.stale_after_s, quiet_s=quiet_s,
+        silent_because=inputs.silent_because() if quiet_s > config.stale_after_s else '',
+        busy_s=0.0 if started_s is None else now_s - started_s,
+        last_outcome=pipeline.last_outcome, last_complaint=pipeline.last_complaint,
+        active_alerts=tuple(alert.alert_id for alert in pipeline.active_alerts))
+
+
+def sentence(error: Exception) -> str:
+    """Return the message; the type too when the error is not one of ours, which say it all."""
+    return str(error) if isinstance(error, EvitSegError) else f'{type(error).__name__}: {error}'
 
 
 def _model_values(pipeline: Pipeline) -> Dict[str, str]:

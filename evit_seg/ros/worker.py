@@ -3,16 +3,17 @@
 """One slot, one thread: the newest frame wins, and the executor never waits for a frame."""
 from __future__ import annotations
 
-import threading
 from collections import deque
 from concurrent.futures import Future
+import threading
 from typing import Any, Callable, Deque, Generic, Optional, Tuple, TypeVar
 
 T = TypeVar('T')
 
 
 class Worker(Generic[T]):
-    """A thread that takes the newest item from a place for one and works on it; runs once.
+    """
+    A thread that takes the newest item from a place for one and works on it; runs once.
 
     `work` is called in the thread with each item taken and must not raise; `dropped` is called
     with why for an item that nobody will work on: 'replaced' by a newer one, or 'stopped'.

@@ -3,8 +3,8 @@
 """Fixtures of the node tests; what they are made of stands in ros_rig.py."""
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+import sys
 
 import pytest
 from tiny_bundle import write_tiny_bundle
@@ -14,13 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 @pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
-    """The folder of a tiny bundle: 14 classes, 64 x 64, stride 8."""
+    """Return the folder of a tiny bundle: 14 classes, 64 x 64, stride 8."""
     return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny')
 
 
 @pytest.fixture
 def rig(tiny):
-    """A client and the means to start a node beside it; closed after the test."""
+    """Yield a client and the means to start a node beside it; closed after the test."""
     pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
     from ros_rig import Rig
     rig = Rig(tiny)

@@ -10,22 +10,21 @@ import os
 import threading
 import time
 
-import numpy as np
-import rclpy
 from builtin_interfaces.msg import Time
+from evit_seg.core.engine import load_engine
+from evit_seg.ros.node import SegNode
+from evit_seg.ros.pipeline import Clocks
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+import numpy as np
 from rcl_interfaces.srv import SetParameters
+import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-
-from evit_seg.core.engine import load_engine
-from evit_seg.ros.node import SegNode
-from evit_seg.ros.pipeline import Clocks
 
 DEADLINE_S = 30.0
 _numbers = itertools.count()

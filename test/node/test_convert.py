@@ -12,10 +12,6 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from ros_rig import raw_message
-from sensor_msgs.msg import CameraInfo, CompressedImage
-from std_msgs.msg import Header
-
 from evit_seg.core.decode import UnknownEncoding
 from evit_seg.core.errors import FrameError
 from evit_seg.ros.convert import (
@@ -25,6 +21,9 @@ from evit_seg.ros.convert import (
     jpeg_message,
     scaled_camera_info,
 )
+from ros_rig import raw_message
+from sensor_msgs.msg import CameraInfo, CompressedImage
+from std_msgs.msg import Header
 
 NOISE_HWC = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
 HEADER = Header(frame_id='camera')

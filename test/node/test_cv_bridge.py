@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Our decoding against the real cv_bridge, for every encoding that it knows as well.
+"""
+Our decoding against the real cv_bridge, for every encoding that it knows as well.
 
 1.16 does not know yuv422_yuy2, nv12 and nv21: test_decode.py holds those against hand-made truth.
 
@@ -11,14 +12,13 @@ from __future__ import annotations
 
 import os
 
+from evit_seg.core.decode import decode_raw
 import numpy as np
 import pytest
 
-from evit_seg.core.decode import decode_raw
-
 try:
-    import sensor_msgs.msg
     from cv_bridge import CvBridge
+    import sensor_msgs.msg
 except ImportError as missing:
     if os.environ.get('EVIT_SEG_NEEDS_CV_BRIDGE'):
         raise

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The launch file passes on what was given and nothing else.
+"""
+The launch file passes on what was given and nothing else.
 
 launch is not on PyPI: a stand-in with its documented calls takes its place, and the real one is
 used where it is installed.
@@ -8,14 +9,13 @@ used where it is installed.
 from __future__ import annotations
 
 import importlib.util
-import sys
 from pathlib import Path
+import sys
 from types import ModuleType, SimpleNamespace
 
+from evit_seg.ros.params import TABLE
 import pytest
 import yaml
-
-from evit_seg.ros.params import TABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH_FILE = ROOT / 'launch' / 'seg.launch.py'

@@ -10,8 +10,6 @@ import pytest
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from std_msgs.msg import Header
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.labels import load_label_map
 from evit_seg.core.regions import Region
@@ -22,7 +20,8 @@ from evit_seg.ros.alert_messages import (
     label_info,
 )
 from evit_seg.ros.board import resident_mb, temperatures_c
-from evit_seg.ros.diagnostics import Condition, Rates, judge
+from evit_seg.ros.diagnostics import Condition, judge, Rates
+from std_msgs.msg import Header
 
 HEADER = Header(frame_id='camera')
 ALERT = Alert('person-3', 10, 'person', (Region(10, 20, 31, 40, 800.0, 0.75),

@@ -8,18 +8,17 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from evit_seg.core.errors import ConfigError
+from evit_seg.ros.params import check_values
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import GetState
+import rclpy
 from rclpy.context import Context
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from ros_rig import FakeClock, raw_message, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
-
-from evit_seg.core.errors import ConfigError
-from evit_seg.ros.params import check_values
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""An engine slower than the camera: bounded age, exact counters, a node that still answers.
+"""
+An engine slower than the camera: bounded age, exact counters, a node that still answers.
 
 Gates and a fake clock stand in for time: nothing here measures or sleeps.
 """

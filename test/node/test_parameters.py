@@ -3,19 +3,18 @@
 """The table of parameters and the configuration made of it, without ROS."""
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
-
-import pytest
-import yaml
+import subprocess
+import sys
 
 from evit_seg.core.alerts import AlertRule
 from evit_seg.core.errors import ConfigError, LabelMapMismatch
 from evit_seg.core.labels import load_label_map
 from evit_seg.core.share import share_file
-from evit_seg.ros.params import PREFIXES, TABLE, NodeConfig, check_values, is_ours
+from evit_seg.ros.params import check_values, is_ours, NodeConfig, PREFIXES, TABLE
+import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
 from evit_seg.ros.worker import Worker
+import pytest
 
 DEADLINE_S = 30.0
 
