@@ -3,12 +3,11 @@
 """Alert rules from parameter files; what stands in them is what the rules say."""
 from __future__ import annotations
 
-import pytest
-
 from evit_seg.core.alerts import AlertRule
 from evit_seg.core.errors import ConfigError, InputError, LabelMapMismatch
 from evit_seg.core.labels import load_label_map
 from evit_seg.replay.alert_params import load_alert_rules
+import pytest
 
 LABELS = load_label_map()
 

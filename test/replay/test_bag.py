@@ -3,18 +3,17 @@
 """Reading bags: made here with rosbags, and recorded by others."""
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+import shutil
 
 import cv2
+from evit_seg.core.errors import FrameError, InputError
+from evit_seg.replay.bag import Bag, bag_sha256, decode_frame, decode_label
 import numpy as np
 import pytest
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Writer
-from rosbags.typesys import Stores, get_typestore
-
-from evit_seg.core.errors import FrameError, InputError
-from evit_seg.replay.bag import Bag, bag_sha256, decode_frame, decode_label
+from rosbags.typesys import get_typestore, Stores
 
 ROS1_BAGS = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'ros1_bags'
 NEEDS_ROS1_BAGS = pytest.mark.skipif(not ROS1_BAGS.is_dir(), reason=f'{ROS1_BAGS} is not there')

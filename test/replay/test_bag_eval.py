@@ -1,23 +1,23 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""bag_eval against numbers worked out by hand, on a network whose answers are known by hand.
+"""
+bag_eval against numbers worked out by hand, on a network whose answers are known by hand.
 
 The tiny bundle answers a frame painted in one anchor colour with that class everywhere.
 """
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
+import shutil
 
 import cv2
+from evit_seg.replay import evaluate, make_bag
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import get_typestore, Stores
 from tiny_bundle import anchor_colours, write_tiny_bundle
-
-from evit_seg.replay import evaluate, make_bag
 
 SHARED = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 BACKGROUND, PERSON, ROAD = 0, 10, 12

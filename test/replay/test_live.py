@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
+from evit_seg.replay import evaluate, make_bag
 import numpy as np
 import pytest
 from tiny_bundle import anchor_colours, write_tiny_bundle
-
-from evit_seg.replay import evaluate, make_bag
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 ROOT = Path(__file__).resolve().parents[2]

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import cv2
-import numpy as np
-import pytest
-
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.decode import Frame
 from evit_seg.core.errors import EvitSegError, InputError
@@ -16,8 +13,10 @@ from evit_seg.replay import demo, live_play, make_bag, node_process
 from evit_seg.replay.bag import Bag
 from evit_seg.replay.live_alerts import alerts_on_mask, events_of
 from evit_seg.replay.live_pictures import video_rate_hz
-from evit_seg.replay.overlay_video import OverlayVideo, overlay, poster
+from evit_seg.replay.overlay_video import overlay, OverlayVideo, poster
 from evit_seg.replay.recording import Recording
+import numpy as np
+import pytest
 
 LABELS = load_label_map()
 PERSON = LABELS.by_slug('person').id

@@ -7,12 +7,11 @@ import csv
 from pathlib import Path
 
 import cv2
+from evit_seg.replay.bag import bag_sha256
+from evit_seg.replay.make_bag import main
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
-
-from evit_seg.replay.bag import bag_sha256
-from evit_seg.replay.make_bag import main
 
 BRIGHTON = Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'brighton_beach'
 HEADER = ('file,time_s,latitude_deg,longitude_deg,altitude_m,relative_altitude_m,yaw_deg,'

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from evit_seg.replay import truth
 from evit_seg.replay.truth import MaskMatcher, pair_stamps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
 
 
 def test_equal_stamps_pair_in_any_order():
