@@ -6,6 +6,7 @@ DEMO := .venv-demo
 TEST := .venv-test
 CORE := .venv-core
 BRIDGE := .venv-bridge
+SOURCES := evit_seg offline_train launch test setup.py
 PIP_FLAGS := --quiet --disable-pip-version-check
 
 .PHONY: demo test lint core cv-bridge clean
@@ -18,7 +19,6 @@ $(DEMO)/ready: setup.py
 
 $(TEST)/ready: setup.py
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/pip install $(PIP_FLAGS) 'torch==2.13.0'
 	$(TEST)/bin/pip install $(PIP_FLAGS) -e '.[test]'
 	touch $@
 
@@ -30,6 +30,8 @@ test: lint
 
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ament_flake8 $(SOURCES)
+	$(TEST)/bin/ament_pep257 $(SOURCES)
 	$(TEST)/bin/mypy --strict evit_seg/core
 	$(TEST)/bin/mypy evit_seg offline_train
 	$(TEST)/bin/vermin --quiet --violations --target=3.8- --backport typing --eval-annotations \
