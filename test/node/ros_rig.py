@@ -138,7 +138,7 @@ class Rig:
 
     def make_node(self, clock=None, namespace=None, **parameters):
         """Make the node, not started; parameters with `__` for the dot."""
-        given = {'model': str(self.bundle)}
+        given = {} if self.bundle is None else {'model': str(self.bundle)}
         given.update({name.replace('__', '.'): value for name, value in parameters.items()})
         self.node = SegNode(
             load=self.gates, clocks=None if clock is None else clock.clocks(),

@@ -16,6 +16,7 @@ from lifecycle_msgs.srv import GetState
 import rclpy
 from rclpy.context import Context
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.time import Time
 from ros_rig import FakeClock, raw_message, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool, Trigger
@@ -31,9 +32,10 @@ class Watch:
         self._got = rig.record(DiagnosticArray, '/diagnostics')
 
     def __call__(self):
-        before = len(self._got)
+        asked = self._rig.node.get_clock().now()
         self._rig.node.report()
-        wait_until(lambda: len(self._got) > before, 'a report')
+        wait_until(lambda: self._got and Time.from_msg(self._got[-1].header.stamp) >= asked,
+                   'a report made after it was asked for')
         (status,) = self._got[-1].status
         assert status.name == 'seg_node'
         return status.level, status.message, {pair.key: pair.value for pair in status.values}
@@ -177,3 +179,9 @@ def test_an_empty_list_of_alert_classes_and_foreign_parameters_pass(rig):
     assert rig.node.config == check_values({'model': str(rig.bundle), 'alert.classes': []})[1]
     (note,) = rig.node._table.notes
     assert note == 'parameters of somebody else are ignored: other_node.gain'
+
+
+def test_a_node_that_got_no_parameter_says_so(rig):
+    rig.bundle = None
+    (note,) = rig.make_node(namespace='/d1')._table.notes
+    assert note.startswith('/d1/seg_node got no parameter at all and runs on defaults')

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from tiny_bundle import anchor_colours, painted_frame, write_tiny_bundle
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+import evit_seg.ros.outputs as outputs
 from rcl_interfaces.srv import DescribeParameters, GetParameters
 from ros_rig import mask_of, raw_message, wait_until
 from sensor_msgs.msg import Image
@@ -189,12 +191,36 @@ def test_a_late_subscriber_gets_the_mode(rig):
     assert [mode.data for mode in modes] == ['nominal']
 
 
-def test_a_late_subscriber_gets_labels_and_active_alerts(rig):
-    vision = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not on PyPI')
+@pytest.fixture(params=['vision_msgs', 'core messages in its place'])
+def vision(request, monkeypatch):
+    """Return (label type, list type, boxes of a list): when is published what, with either."""
+    if request.param == 'vision_msgs':
+        real = pytest.importorskip('vision_msgs.msg', reason='vision_msgs is not on PyPI')
+        return real.LabelInfo, real.Detection2DArray, lambda array: array.detections
+    monkeypatch.setattr(outputs, 'import_vision_msgs', lambda: SimpleNamespace(
+        LabelInfo=String, Detection2DArray=DiagnosticArray))
+    monkeypatch.setattr(outputs, 'label_info', lambda *given: String(data='labels'))
+    monkeypatch.setattr(outputs, 'detection_array', lambda vision, header, alerts: DiagnosticArray(
+        header=header, status=[DiagnosticStatus() for alert in alerts for _ in alert.regions]))
+    return String, DiagnosticArray, lambda array: array.status
+
+
+def test_labels_and_the_list_of_active_alerts(rig, vision):
+    label_type, list_type, boxes = vision
     rig.start_node(alert__classes=['person'])
-    Flight(rig)(scene(), times=3)
-    labels = rig.record(vision.LabelInfo, '/seg_node/label_info', latched=True, match=False)
-    alerts = rig.record(vision.Detection2DArray, '/seg_node/alerts', latched=True, match=False)
-    wait_until(lambda: labels and alerts, 'the latched messages')
-    assert {c.class_id: c.class_name for c in labels[0].class_map}[PERSON] == 'Person'
-    assert alerts[-1].detections[0].bbox.size_x == 24.0
+    fly = Flight(rig)
+    raised = fly(scene(), times=3)
+    labels = rig.record(label_type, '/seg_node/label_info', latched=True, match=False)
+    alerts = rig.record(list_type, '/seg_node/alerts', latched=True, match=False)
+    wait_until(lambda: labels and alerts, 'what a late subscriber gets')
+    assert len(boxes(alerts[0])) == 1
+    assert alerts[0].header == raised.header
+    last = fly(scene())
+    rig.node.report()  # once a second, and now
+    wait_until(lambda: alerts[-1].header == last.header, "the list under the last frame's header")
+    assert len(boxes(alerts[-1])) == 1
+    fly(scene(0), times=6)
+    wait_until(lambda: not boxes(alerts[-1]), 'the empty list')
+    number = len(alerts)
+    rig.node.report()
+    assert len(alerts) == number, 'an empty list is not repeated'
