@@ -80,10 +80,23 @@ class Annotations:
         Return recall and false alerts of every class with a rule.
 
         The files are taken for the whole truth: an alert of a class without a row is false.
+        Beside what core scores, `active_s` is how long alerts were active, and `idle_active_s`
+        how much of that no object of the class was to be seen, of any height: an alert that never
+        clears is never false either, and only these two numbers tell.
         """
-        return [score_appearances(frames, self.objects, rule.slug, min_height_px=min_height_px,
-                                  confirm_n=rule.confirm_n, events=self.events).to_dict()
-                for rule in rules]
+        return [{**score_appearances(frames, self.objects, rule.slug, confirm_n=rule.confirm_n,
+                                     min_height_px=min_height_px, events=self.events).to_dict(),
+                 **self._active_times(frames, rule.slug)} for rule in rules]
+
+    def _active_times(self, frames: Sequence[ScoredFrame], slug: str) -> dict[str, float]:
+        visible = {box.frame for box in self.objects if box.slug == slug}
+        active_s = idle_s = 0.0
+        for frame, after in zip(frames, frames[1:]):
+            if any(alert.slug == slug for alert in frame.alerts):
+                step_s = max(0, after.stamp_ns - frame.stamp_ns) / 1e9
+                active_s += step_s
+                idle_s += 0.0 if frame.name in visible else step_s
+        return {'active_s': round(active_s, 3), 'idle_active_s': round(idle_s, 3)}
 
 
 def scored_frames(names: Mapping[int, tuple[str, float]], stamps_ns: Sequence[int],

@@ -36,8 +36,7 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
     """
     Return the report of one bag as JSON can hold it.
 
-    Everything outside the keys `timing` and `machine` depends on bag, model, rules and engine
-    threads alone.
+    Everything outside the key `timing` depends on bag, model, rules and engine threads alone.
     """
     image = bag.choose_image_topic(image_topic)
     truth = bag.choose_truth_topic(truth_topic)
@@ -62,7 +61,6 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
         'alerts': alert_timeline(outcome.events, stamps.image_ns[0]),
         'appearances': annotations.score(frames, rules, min_height_px) if annotations else None,
         'timing': _timing(outcome, segmenter),
-        'machine': machine_facts(),
     }
 
 
@@ -151,7 +149,7 @@ def _timing(outcome: Outcome, segmenter: Segmenter) -> dict[str, Any]:
     timing: dict[str, Any] = {
         'wall_s': outcome.wall_s, 'frames_per_s': outcome.frames / outcome.wall_s,
         'seconds_per_image': seconds, 'stages_ms': stages, 'paper_score': None,
-        'lpcv_score': None}
+        'lpcv_score': None, 'machine': machine_facts()}
     if outcome.scores is not None and outcome.scores.images:
         result = outcome.scores.result(segmenter.label_map)
         if result['dataset']['miou'] is not None:

@@ -92,9 +92,11 @@ class Pictures:
         truth_HW = resize_truth(truth_HW, (mask_HW.shape[0], mask_HW.shape[1]))
         if self.scores is not None:
             self.scores.add(truth_HW, mask_HW)
-        found_HW = mask_HW == self._first_id
-        right = np.mean(truth_HW[found_HW] == self._first_id) if found_HW.any() else 1.0
-        self._accuracy[index] = float(np.mean(truth_HW == mask_HW) * right)
+        boxes = [(region, alert.class_id) for alert in self._shown(index, mask_HW)
+                 for region in alert.regions]
+        right = sum(bool((truth_HW[r.y:r.y + r.h, r.x:r.x + r.w] == class_id).any())
+                    for r, class_id in boxes)
+        self._accuracy[index] = float(np.mean(truth_HW == mask_HW)) * right / max(1, len(boxes))
 
     def finish(self, bag: Bag, image: ImageTopic) -> list[str]:
         """Finish the video and draw the poster; return the names of the files."""

@@ -73,7 +73,8 @@ def appearance_line(score: dict[str, Any]) -> str:
     rate = score['false_alerts_per_min']
     return f'{score["slug"]}: {found} of {score["min_height_px"]:g} px or more hit, ' \
            f'{score["false_alerts"]} of {score["active_spans"]} alerts false ' \
-           f'({_number(rate, 2)} per minute)'
+           f'({_number(rate, 2)} per minute); on for {score["active_s"]:.1f} s, ' \
+           f'{score["idle_active_s"]:.1f} s of it with none in view'
 
 
 def _timing(report: dict[str, Any]) -> Iterator[str]:

@@ -124,6 +124,8 @@ def test_appearances_by_hand(tmp_path, tiny, capsys):
     assert (person['hits'], person['recall'], person['active_spans'], person['false_alerts']) \
         == (1, 1.0, 1, 0)
     assert person['minutes'] == pytest.approx(4.0 / 60)
+    # on from 0.5 s to 2.8 s; the person is in view up to frame 7, the one of 0.7 s
+    assert (person['active_s'], person['idle_active_s']) == pytest.approx((2.3, 2.0))
     assert 'person: 1 of 1 appearances of 12 px or more hit, 0 of 1 alerts false' in \
         capsys.readouterr().out
 
