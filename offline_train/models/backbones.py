@@ -13,11 +13,7 @@ from types import ModuleType
 from typing import Any, Dict, List, Tuple
 
 from evit_seg.core.errors import ConfigError, InputError
-import torch
 from torch import nn, Tensor
-
-#: Tables that timm's Swin computes from its settings; some published files still carry them.
-COMPUTED = ('relative_position_index', 'relative_coords_table', 'attn_mask')
 
 
 def timm_features(name: str, levels: Tuple[int, ...], pretrained: bool, **options: Any
@@ -82,20 +78,22 @@ def load_weights(network: nn.Module, backbone: str, path: Path) -> None:
     if not backbone or set(state) == set(network.state_dict()):
         _load_strict(network, state, f'{path}: expected the weights of this network')
         return
-    state = {key: value for key, value in state.items() if not key.endswith(COMPUTED)}
+    expected = (f'{path}: expected the weights of this network or of its ImageNet backbone '
+                f'{backbone!r}')
     target = network.get_submodule('backbone')
-    classifier_only = _published_names(backbone) - set(target.state_dict())
-    state = {key: value for key, value in state.items() if key not in classifier_only}
-    _load_strict(target, state, f'{path}: expected the weights of this network or of its '
-                                f'ImageNet backbone {backbone!r}')
-
-
-def _published_names(backbone: str) -> set[str]:
-    """Return the names in timm's whole classifier; the encoders of SegFormer have no more."""
     if backbone.startswith('mit_b'):
-        return {'head.weight', 'head.bias'}
-    with torch.device('meta'):
-        return set(require('timm').create_model(backbone, pretrained=False).state_dict())
+        state = {key: value for key, value in state.items() if not key.startswith('head.')}
+        _load_strict(target, state, expected)
+        return
+    try:  # a whole classifier, so that timm translates old names and misses nothing
+        classifier = require('timm').create_model(backbone, pretrained=True,
+                                                  pretrained_cfg_overlay={'file': str(path)})
+    except RuntimeError as error:
+        raise _misfit(expected, error) from error
+    # A backbone that answers with maps calls stages_0 what is stages.0 in the classifier.
+    flat = {key.replace('.', '_'): value for key, value in classifier.state_dict().items()}
+    _load_strict(target, {key: flat[key.replace('.', '_')] for key in target.state_dict()},
+                 expected)
 
 
 def _read(path: Path) -> Dict[str, Tensor]:
@@ -111,9 +109,13 @@ def _load_strict(module: nn.Module, state: Dict[str, Tensor], expected: str) -> 
     try:
         nn.Module.load_state_dict(module, state, strict=True)
     except RuntimeError as error:
-        reasons = [line.strip() for line in str(error).splitlines()[1:]]
-        shown = ' '.join(f'{line[:200]}...' if len(line) > 200 else line for line in reasons[:3])
-        raise InputError(f'{expected}, got other tensors. {shown}') from error
+        raise _misfit(expected, error) from error
+
+
+def _misfit(expected: str, error: RuntimeError) -> InputError:
+    reasons = [line.strip() for line in str(error).splitlines()[1:4]]
+    shown = ' '.join(f'{line[:200]}...' if len(line) > 200 else line for line in reasons)
+    return InputError(f'{expected}, got other tensors. {shown}')
 
 
 def _no_download(name: str, error: Exception) -> InputError:
