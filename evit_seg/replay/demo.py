@@ -104,6 +104,7 @@ def table(report: dict[str, Any], out: Path) -> Iterator[str]:
             ('dataset mIoU', *(_miou(r) for r in (live, replay))),
             ('Person appearances hit', *(_hits(r) for r in (live, replay))),
             ('false Person alerts', *(_false(r) for r in (live, replay))),
+            ('  on / on with none there', *(_active(r) for r in (live, replay))),
             ('frames', f'{counts["answered"]} of {counts["sent"]} answered',
              f'{replay["counts"]["processed"]} of {replay["counts"]["images"]}'),
             ('frames/s', f'{timing["frames_per_s"]:.1f} (pace of the bag)',
@@ -112,7 +113,7 @@ def table(report: dict[str, Any], out: Path) -> Iterator[str]:
             ('memory of the node', f'{timing["node_rss_mb"] or 0:.0f} MB', '')]
     yield f'model {live["model"]["name"]} on a synthetic flight of ' \
           f'{live["bag"]["duration_s"]:.0f} s that it was not trained on'
-    yield from (f'{name:24} {first:28} {second}'.rstrip() for name, first, second in rows)
+    yield from (f'{name:26} {first:26} {second}'.rstrip() for name, first, second in rows)
     yield f'video  {out / "live" / "overlay.mp4"}'
     yield f'image  {out / "live" / "poster.png"}'
     yield f'JSON   {out / "demo.json"}'
@@ -134,6 +135,11 @@ def _hits(report: dict[str, Any]) -> str:
 def _false(report: dict[str, Any]) -> str:
     score = _alerts(report)
     return f'{score["false_alerts"]} ({score["false_alerts_per_min"]:.2f} per minute)'
+
+
+def _active(report: dict[str, Any]) -> str:
+    score = _alerts(report)
+    return f'{score["active_s"]:.0f} s / {score["idle_active_s"]:.0f} s'
 
 
 def _latency(row: dict[str, float]) -> str:

@@ -130,7 +130,8 @@ def _timing(recording: Recording, node_rss_mb: float | None) -> dict[str, Any]:
     span_s = max(recording.answered_s.values()) - min(recording.sent_s.values())
     return {'play_s': span_s, 'frames_per_s': len(latency_ms) / span_s,
             'latency_ms': percentiles_ms(latency_ms), 'node_rss_mb': node_rss_mb,
-            'machine': machine_facts(), 'node_stages': {key: value for key, value in recording.report.values.items()
+            'machine': machine_facts(),
+            'node_stages': {key: value for key, value in recording.report.values.items()
                             if key.endswith('p50/p95 ms') and not key.startswith('stamp')}}
 
 
