@@ -42,22 +42,24 @@ class Bundle:
 
 def find_bundle(name_or_path: str) -> Path:
     """
-    Return the folder of a bundle given as a path or as a name under the package's `models/`.
+    Return the folder of a bundle given as a name under the package's `models/` or as a path.
 
-    BundleMissing names both places.
+    A bare name is the package's bundle of that name, whatever lies in the working directory; only
+    where the package has none it is a folder here. BundleMissing names both places.
     """
     if not name_or_path:
         raise BundleMissing('no bundle named: expected a folder or a name under models/')
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return path
-    if '/' not in name_or_path:
+    if path.name == name_or_path:
         try:
             return share_file(f'models/{name_or_path}')
         except InputError as error:
-            raise BundleMissing(f'no bundle {name_or_path!r}: not a folder here, and {error}') \
-                from error
-    raise BundleMissing(f'no bundle at {path}: the folder does not exist')
+            if not path.is_dir():
+                raise BundleMissing(f'no bundle {name_or_path!r}: not a folder here, and '
+                                    f'{error}') from error
+    elif not path.is_dir():
+        raise BundleMissing(f'no bundle at {path}: the folder does not exist')
+    return path
 
 
 def open_bundle(folder: Path) -> Bundle:

@@ -14,6 +14,7 @@ from evit_seg.core.errors import (
 )
 from evit_seg.core.manifest import dump_manifest, load_manifest
 from evit_seg.core.segmenter import Segmenter
+from evit_seg.core.share import share_file
 import numpy as np
 import pytest
 from tiny_bundle import painted_frame, tiny_onnx, write_tiny_bundle
@@ -135,6 +136,15 @@ def test_files_that_were_not_given_are_named(folder, tmp_path):
 def test_find_says_what_is_missing(name):
     with pytest.raises(BundleMissing):
         find_bundle(name)
+
+
+def test_a_bare_name_is_the_packages_own(tmp_path, monkeypatch):
+    (tmp_path / 'demo').mkdir()
+    write_tiny_bundle(tmp_path / 'mine')
+    monkeypatch.chdir(tmp_path)
+    assert find_bundle('demo') == share_file('models/demo')
+    assert find_bundle('./demo').samefile(tmp_path / 'demo')
+    assert find_bundle('mine').samefile(tmp_path / 'mine')
 
 
 def test_show_prints_the_manifest(folder, capsys):
