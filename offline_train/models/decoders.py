@@ -63,7 +63,7 @@ def deeplabv3(classes: int, backbone: str, width: int, pretrained: bool) -> nn.M
     """
     Return DeepLabV3 (Chen et al. 2017, arXiv 1706.05587), atrous to stride 8.
 
-    MobileViT instead of ResNet as in arXiv 2110.02178 (sec. 4.2.2), dense atrous convolutions.
+    MobileViT instead of ResNet as in arXiv 2110.02178, dense atrous convolutions.
     """
     features, channels = timm_features(backbone, (1, 2, 3, 4), pretrained, output_stride=8)
     decoder = smp_module('decoders.deeplabv3.decoder').DeepLabV3Decoder(
@@ -75,7 +75,7 @@ def segformer(classes: int, backbone: str, width: int, pretrained: bool) -> nn.M
     """
     Return SegFormer (Xie et al. 2021, arXiv 2105.15203): a mix transformer and an MLP head.
 
-    `width` is the decoder's C of table 6: 256 for B0, 768 for B5.
+    `width` is the decoder's C in the paper: 256 for B0, 768 for B5.
     """
     features, channels = mix_transformer(backbone, pretrained)
     decoder = smp_module('decoders.segformer.decoder').SegformerDecoder(

@@ -5,8 +5,8 @@ FANet: a U-shaped network whose lateral connections are fast attention.
 
 Source: Hu et al. 2020, "Real-time Semantic Segmentation with Fast Attention", arXiv 2007.03815.
 Attention without softmax: queries and keys of length 1 let K V be multiplied first, so that the
-cost grows with the number of pixels and not with its square (sec. III-A). Without the paper's
-extra spatial reduction (sec. III-C), which is for frames of 2048x1024.
+cost grows with the number of pixels and not with its square. Without the paper's extra
+spatial reduction, which is for frames of 2048x1024.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as functional
 
-KEY = 32  # channels of queries and keys, sec. III-A
+KEY = 32  # channels of queries and keys
 
 
 class FastAttention(nn.Module):

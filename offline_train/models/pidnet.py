@@ -3,11 +3,11 @@
 """
 PIDNet-S: a dense convolutional network of three paths, named after a PID controller.
 
-Source: Xu et al. 2022, arXiv 2206.02066, table 1 and figs. 4 to 6, the small model: P keeps detail
-at stride 8, I goes down to stride 64 for context, D finds boundaries and decides at the end, pixel
-by pixel, which of the two is believed. Convolutions are plain 3x3 and 1x1, batch normalisation
-folds into them at export, nothing else is left to re-parameterise. The paper trains D with a
-boundary loss; here it learns from the segmentation alone.
+Source: Xu et al. 2022, arXiv 2206.02066, the small model. P keeps detail at stride 8, I goes down
+to stride 64 for context, D finds boundaries and decides at the end, pixel by pixel, which of the
+two is believed. Convolutions are plain 3x3 and 1x1, batch normalisation folds into them at
+export, nothing else is left to re-parameterise. The paper trains D with a boundary loss; here it
+learns from the segmentation alone.
 """
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from torch import nn, Tensor
 import torch.nn.functional as functional
 
-#: (kernel, stride) of the average pools on the stride-64 map, fig. 5.
+#: (kernel, stride) of the average pools on the stride-64 map.
 POOLS: Tuple[Tuple[int, int], ...] = ((5, 2), (9, 4), (17, 8))
 
 
@@ -62,7 +62,7 @@ def chain(*blocks: nn.Module) -> nn.Sequential:
 
 
 class PixelAttention(nn.Module):
-    """Take context into the detail path where both agree (Pag, fig. 4)."""
+    """Take context into the detail path where both agree (the paper's Pag)."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class PreNormConv(nn.Sequential):
 
 
 class ParallelPooling(nn.Module):
-    """Context of four window sizes, processed side by side (PAPPM, fig. 5)."""
+    """Context of four window sizes, processed side by side (the paper's PAPPM)."""
 
     def __init__(self, channels: int, branch: int, channels_out: int) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class ParallelPooling(nn.Module):
 
 
 class BoundaryBlend(nn.Module):
-    """Believe detail on boundaries and context elsewhere (Light-Bag, fig. 6)."""
+    """Believe detail on boundaries and context elsewhere (the paper's Light-Bag)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from offline_train.models.pooling import pool_to, resize_like
 import torch
 from torch import nn, Tensor
 
-#: (kernel, expansion, channels, stride) of the inverted residuals of TopFormer-tiny, table 8.
+#: (kernel, expansion, channels, stride) of the inverted residuals of TopFormer-tiny.
 BLOCKS: Tuple[Tuple[int, int, int, int], ...] = (
     (3, 1, 16, 1), (3, 4, 16, 2), (3, 3, 16, 1), (5, 3, 32, 2), (5, 3, 32, 1),
     (3, 3, 64, 2), (3, 3, 64, 1), (5, 6, 96, 2), (5, 6, 96, 1))
@@ -83,7 +83,7 @@ class TokenBlock(nn.Module):
 
 
 class Injection(nn.Module):
-    """Gate a local map by the global semantics and add them (fig. 4 of TopFormer)."""
+    """Gate a local map by the global semantics and add them (TopFormer's injection)."""
 
     def __init__(self, channels: int, channels_out: int) -> None:
         super().__init__()
