@@ -6,14 +6,13 @@ from __future__ import annotations
 from typing import Callable
 
 import cv2
-import numpy as np
-import torch
-from torch import Tensor
-
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import IGNORE_INDEX
+import numpy as np
 from offline_train.config import InputConfig
 from offline_train.data.folder import Frames
+import torch
+from torch import Tensor
 
 MAX_CELLS_PER_FRAME = 2000
 
@@ -21,7 +20,8 @@ MAX_CELLS_PER_FRAME = 2000
 @torch.no_grad()
 def fit_temperature(network: Callable[[Tensor], Tensor], frames: Frames, config: InputConfig,
                     stride: int, seed: int = 0) -> float:
-    """Return the temperature with the least negative log likelihood on the network's grid.
+    """
+    Return the temperature with the least negative log likelihood on the network's grid.
 
     network: uint8 (1, H, W, 3) -> logits. The truth of a cell is the label at its centre; a fixed
     random part of the cells of each frame is used, which is plenty for one number.

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The command `offline_train`: one sub-command per stage, each imported only when it is asked for.
+"""
+The command `offline_train`: one sub-command per stage, each imported only when it is asked for.
 
 So `offline_train synth` runs where torch is not installed.
 """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of a training run: frozen dataclasses, filled from YAML and overrides.
+"""
+The configuration of a training run: frozen dataclasses, filled from YAML and overrides.
 
 Order: the defaults below, then the YAML file, then `section.key=value` overrides. A key that does
 not exist or a value of the wrong type is a ConfigError that names the nearest key.
@@ -10,12 +11,11 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Dict, Mapping, Sequence, Tuple, Type, TypeVar, get_args, get_type_hints
-
-import yaml
+from typing import Any, Dict, get_args, get_type_hints, Mapping, Sequence, Tuple, Type, TypeVar
 
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import nearest
+import yaml
 
 Section = TypeVar('Section')
 

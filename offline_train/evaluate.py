@@ -8,10 +8,9 @@ import json
 from pathlib import Path
 from typing import Any, Dict, List
 
-import numpy as np
-
 from evit_seg.core.metrics import ScoreAccumulator
 from evit_seg.core.segmenter import Segmenter
+import numpy as np
 from offline_train.data.folder import list_pairs, read_pair
 
 STAGES = ('pre', 'infer', 'post')
@@ -40,7 +39,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 def evaluate(segmenter: Segmenter, folder: Path, *, limit: int = 0) -> Dict[str, Any]:
-    """Return the three scores at the images' own size, and median stage times in ms.
+    """
+    Return the three scores at the images' own size, and median stage times in ms.
 
     folder: holds IMG/ and GT/. limit: 0 takes all frames.
     """

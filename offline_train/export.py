@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Turn a run folder into a bundle: ONNX with the normalisation inside, checked against torch.
+"""
+Turn a run folder into a bundle: ONNX with the normalisation inside, checked against torch.
 
 The graph takes the camera's bytes (uint8, NHWC, RGB) and answers with logits at the network's
 stride. Export fails when ONNX Runtime's classes agree with torch's on less than 99.9 % of the
@@ -9,32 +10,31 @@ cells, before anything is written.
 from __future__ import annotations
 
 import argparse
-import io
-import tempfile
-import warnings
 from dataclasses import replace
+import io
 from pathlib import Path
+import tempfile
 from typing import Any, Dict, List, Sequence
+import warnings
 
 import cv2
-import numpy as np
-import onnx
-import onnxruntime
-import torch
-from torch import Tensor, nn
-
 from evit_seg.core.bundle import Bundle, encode_golden, write_bundle
 from evit_seg.core.errors import BundleError
 from evit_seg.core.labels import LabelMap, load_label_map
 from evit_seg.core.manifest import InputSpec, Manifest, Variant
 from evit_seg.core.metrics import dataset_scores
 from evit_seg.core.segmenter import Segmenter
+import numpy as np
 from offline_train.calibrate import fit_temperature
 from offline_train.config import InputConfig, TrainConfig
 from offline_train.data.folder import Frames, list_pairs, open_frames, split_sha256
 from offline_train.models import build_model
-from offline_train.run_dir import RunDir, provenance
+from offline_train.run_dir import provenance, RunDir
 from offline_train.train import score_model
+import onnx
+import onnxruntime
+import torch
+from torch import nn, Tensor
 
 MIN_AGREEMENT = 0.999
 """Smallest share of grid cells where ONNX Runtime and torch must name the same class, fp32."""
@@ -65,7 +65,8 @@ def main(args: argparse.Namespace) -> int:
 
 
 class Deployed(nn.Module):
-    """A network with its normalisation in front: uint8 (1, H, W, 3) in, float logits out.
+    """
+    A network with its normalisation in front: uint8 (1, H, W, 3) in, float logits out.
 
     Cast, subtract, multiply: folding the mean into a zero-padded convolution would be wrong at
     the borders.
@@ -140,7 +141,8 @@ def export_onnx(deployed: Deployed, config: InputConfig, opset: int) -> bytes:
 
 def check_parity(model: bytes, deployed: Deployed,
                  inputs: Sequence[np.ndarray]) -> Dict[str, float]:
-    """Compare ONNX Runtime with torch; BundleError below MIN_AGREEMENT of equal classes.
+    """
+    Compare ONNX Runtime with torch; BundleError below MIN_AGREEMENT of equal classes.
 
     inputs: uint8 RGB (H, W, 3) at the network's size.
     """

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 from typing import Sequence
 
-import torch
-import torch.nn.functional as functional
-from torch import Tensor
-
 from evit_seg.core.labels import IGNORE_INDEX
 from offline_train.config import LossConfig
+import torch
+from torch import Tensor
+import torch.nn.functional as functional
 
 
 def hard_cross_entropy(logits_NCHW: Tensor, target_NHW: Tensor, weights_C: Tensor,
                        threshold: float, keep: float) -> Tensor:
-    """Return the class-weighted cross entropy over the hard pixels, a scalar.
+    """
+    Return the class-weighted cross entropy over the hard pixels, a scalar.
 
     Online hard example mining (Shrivastava et al. 2016, arXiv 1604.03540) by pixels, as in the
     trainers of BiSeNet and PIDNet: pixels whose true class has a probability below `threshold`
@@ -42,7 +42,8 @@ def hard_cross_entropy(logits_NCHW: Tensor, target_NHW: Tensor, weights_C: Tenso
 
 def training_loss(outputs: Tensor | Sequence[Tensor], target_NHW: Tensor, weights_C: Tensor,
                   config: LossConfig) -> Tensor:
-    """Return the loss of a network's outputs: the main logits first, auxiliary ones after.
+    """
+    Return the loss of a network's outputs: the main logits first, auxiliary ones after.
 
     The main logits are upscaled to the target, so that small objects count; an auxiliary map
     meets the target sampled at its own grid, which costs a sixteenth.

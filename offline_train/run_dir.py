@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of one run: its configuration, provenance, log and checkpoints.
+"""
+The folder of one run: its configuration, provenance, log and checkpoints.
 
     config.yaml          the whole configuration
     provenance.yaml      git commit, command, version of torch, the run it started from
@@ -11,21 +12,20 @@ A run folder is never overwritten. Checkpoints are safetensors: nothing in them 
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 import json
+from pathlib import Path
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Dict, List, Mapping
 
+from evit_seg.core.errors import ConfigError, InputError
+from offline_train.config import config_to_dict, load_config, TrainConfig
+from safetensors import safe_open, SafetensorError
+from safetensors.torch import save_file
 import torch
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
-from evit_seg.core.errors import ConfigError, InputError
-from offline_train.config import TrainConfig, config_to_dict, load_config
 
 
 @dataclass(frozen=True)

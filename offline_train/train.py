@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Train a network on image folders: one run folder in, checkpoints and a log out.
+"""
+Train a network on image folders: one run folder in, checkpoints and a log out.
 
 The stage reads from top to bottom: data, network, optimiser, the loop. What is scored and later
 exported is the moving average of the weights (Polyak and Juditsky 1992).
@@ -9,25 +10,24 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from pathlib import Path
+import time
 from typing import Dict, Iterator, List, Tuple
 
 import cv2
-import numpy as np
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
-
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.labels import LabelMap, load_label_map
 from evit_seg.core.metrics import confusion_matrix, dataset_scores
-from offline_train.config import InputConfig, OptimConfig, TrainConfig, load_config
-from offline_train.data.crops import CropDataset, class_weights
+import numpy as np
+from offline_train.config import InputConfig, load_config, OptimConfig, TrainConfig
+from offline_train.data.crops import class_weights, CropDataset
 from offline_train.data.folder import Frames, open_frames
 from offline_train.losses import training_loss
 from offline_train.models import build_model
 from offline_train.run_dir import RunDir
+import torch
+from torch import nn, Tensor
+from torch.utils.data import DataLoader
 
 
 class TrainingDiverged(EvitSegError):
@@ -238,7 +238,8 @@ def _validate(run: RunDir, state: TrainingState, frames: Frames, label_map: Labe
 @torch.no_grad()
 def score_model(model: nn.Module, frames: Frames, classes: int,
                 config: InputConfig) -> np.ndarray:
-    """Return the confusion matrix of a network on frames, both at the network's input size.
+    """
+    Return the confusion matrix of a network on frames, both at the network's input size.
 
     A quick look while training; the numbers that count come from `offline_train evaluate`.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Training crops: which part of which frame, at which zoom, and how its pixels are changed.
+"""
+Training crops: which part of which frame, at which zoom, and how its pixels are changed.
 
 Each sample is a pure function of (seed, index): a resumed run goes on with the crops the
 uninterrupted one would have seen, whatever the number of loader processes.
@@ -10,21 +11,21 @@ from __future__ import annotations
 from typing import Tuple
 
 import cv2
-import numpy as np
-import torch
-from torch.utils.data import Dataset
-
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import LabelMap
+import numpy as np
 from offline_train.config import AugmentConfig, TrainConfig
 from offline_train.data.folder import Frames
+import torch
+from torch.utils.data import Dataset
 
 BLOCK_PX = 32
 """Side of the blocks among which an object is drawn, source pixels."""
 
 
 class CropDataset(Dataset[Tuple[torch.Tensor, torch.Tensor]]):
-    """Crops of frames: image uint8 RGB (h, w, 3), target uint8 (h / s, w / s), s the loss stride.
+    """
+    Crops of frames: image uint8 RGB (h, w, 3), target uint8 (h / s, w / s), s the loss stride.
 
     A part of them is cut around objects of the focus classes, another around pixels of a class
     drawn uniformly, the rest anywhere (class-balanced crops).
@@ -93,7 +94,8 @@ class CropDataset(Dataset[Tuple[torch.Tensor, torch.Tensor]]):
 
 
 def _object_centre(is_class_HW: np.ndarray, rng: np.random.Generator) -> Tuple[int, int]:
-    """Return (y, x) of a pixel of the class, small objects as likely as large ones.
+    """
+    Return (y, x) of a pixel of the class, small objects as likely as large ones.
 
     Objects are told apart by coarse blocks, not by connected regions: a sixth of the time, and
     all that is wanted is that a crowd or a truck does not outvote a lone person.
@@ -133,7 +135,8 @@ def change_tones(crop: np.ndarray, augment: AugmentConfig,
 
 
 def class_weights(counts: np.ndarray, power: float, maximum: float) -> np.ndarray:
-    """Return a weight per class, frequency ** -power, scaled to mean 1 over the present classes.
+    """
+    Return a weight per class, frequency ** -power, scaled to mean 1 over the present classes.
 
     counts: (classes,) pixels. Weights above `maximum` are cut; absent classes get 1.
     """

@@ -1,6 +1,7 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Image folders with masks: list the pairs, read them, keep decoded copies.
+"""
+Image folders with masks: list the pairs, read them, keep decoded copies.
 
 Layout A: `FOLDER/IMG/<id>.jpg|png` beside `FOLDER/GT/<id>.png`, masks of one byte a pixel, class
 ids, 255 without a label, 254 "anything but flood" (training takes it as without a label).
@@ -8,16 +9,15 @@ Decoding a 1280x720 pair costs as much as cutting ten crops of it, so the cache 
 """
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
+import hashlib
 from pathlib import Path
 from typing import Callable, List, Protocol, Sequence, Tuple
 
 import cv2
-import numpy as np
-
 from evit_seg.core.errors import ConfigError, InputError
-from evit_seg.core.labels import IGNORE_INDEX, NOT_FLOOD, LabelMap
+from evit_seg.core.labels import IGNORE_INDEX, LabelMap, NOT_FLOOD
+import numpy as np
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
@@ -64,7 +64,8 @@ def list_pairs(folders: Sequence[str | Path]) -> List[Pair]:
 
 
 def read_pair(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
-    """Return the RGB image (H, W, 3) and mask (H, W) of a pair; InputError names a bad file.
+    """
+    Return the RGB image (H, W, 3) and mask (H, W) of a pair; InputError names a bad file.
 
     The mask is as it lies: ids below `classes`, 254 and 255.
     """

@@ -3,15 +3,15 @@
 """Segmentation networks by name."""
 from __future__ import annotations
 
-from torch import nn
-
 from evit_seg.core.errors import ConfigError
 from offline_train.config import ModelConfig
 from offline_train.models.bilateral import BilateralNet
+from torch import nn
 
 
 def build_model(config: ModelConfig, classes: int) -> nn.Module:
-    """Return the network of that name with random weights.
+    """
+    Return the network of that name with random weights.
 
     Every network takes normalised float (N, 3, H, W), has an attribute `stride`, and returns
     logits (N, classes, H / stride, W / stride); in training mode it may return a tuple, the main

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-import yaml
-
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.share import share_file
-from offline_train.config import TrainConfig, config_to_dict, load_config
+from offline_train.config import config_to_dict, load_config, TrainConfig
+import pytest
+import yaml
 
 
 def write(path: Path, content: object) -> Path:

@@ -3,11 +3,10 @@
 """The bundle that ships with the package says what it is and computes what was exported."""
 from __future__ import annotations
 
-import pytest
-
 from evit_seg.core.bundle import find_bundle, open_bundle, self_test
 from evit_seg.core.labels import load_label_map
 from evit_seg.core.segmenter import Segmenter
+import pytest
 
 
 @pytest.fixture(scope='module')

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import cv2
-import numpy as np
-import pytest
-
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import load_label_map
+import numpy as np
 from offline_train.data.folder import list_pairs, open_frames, read_pair, split_sha256
+import pytest
 
 
 def write_pair(folder, name, image, mask, suffix='.png'):

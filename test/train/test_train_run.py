@@ -20,8 +20,8 @@ from evit_seg.core.segmenter import Segmenter  # noqa: E402
 from offline_train import evaluate as evaluate_stage  # noqa: E402
 from offline_train import export as export_stage  # noqa: E402
 from offline_train import train as train_stage  # noqa: E402
-from offline_train.config import InputConfig, ModelConfig, load_config  # noqa: E402
-from offline_train.data.crops import CropDataset, class_weights  # noqa: E402
+from offline_train.config import InputConfig, load_config, ModelConfig  # noqa: E402
+from offline_train.data.crops import class_weights, CropDataset  # noqa: E402
 from offline_train.data.folder import open_frames  # noqa: E402
 from offline_train.models import build_model  # noqa: E402
 from offline_train.run_dir import RunDir  # noqa: E402

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import pytest
-
 from evit_seg.core.alerts import AlertRule
 from evit_seg.core.appearances import ObjectBox, VisibleSpan
 from evit_seg.core.errors import InputError
 from evit_seg.core.preprocess import Geometry
+import numpy as np
 from offline_train.tune_alerts import FlightLogits, read_frame_rows, try_rule
+import pytest
 
 PERSON = 1
 GRID = (8, 16)
@@ -19,7 +18,8 @@ GRID = (8, 16)
 
 @pytest.fixture
 def flight():
-    """Return 20 frames at 10 Hz, 32x64 px, stride 4, two classes.
+    """
+    Return 20 frames at 10 Hz, 32x64 px, stride 4, two classes.
 
     A person in frames 0-9 at grid cell (2, 3) with a margin of 1.0 over the background; a false
     one in frames 14-19 at (6, 12) with a margin of 0.5.
@@ -51,6 +51,7 @@ def test_a_low_threshold_hits_and_raises_a_false_alert(flight):
     assert (trial.hits, trial.appearances, trial.false_alerts) == (1, 1, 1)
     assert trial.recall == 1.0
     assert trial.false_per_minute == pytest.approx(30.0)  # one in two seconds
+    assert trial.idle_share == pytest.approx(6 / 10)  # frames 10, 11, 12 until it clears; 16-19
 
 
 def test_a_higher_threshold_keeps_the_hit_alone(flight):
