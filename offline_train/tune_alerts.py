@@ -140,7 +140,8 @@ def try_rule(flights: Sequence[FlightLogits], rule: AlertRule, temperature: floa
 
 def score_flight(flight: FlightLogits, rule: AlertRule, temperature: float,
                  min_height_px: float) -> Tuple[AppearanceScore, List[bool]]:
-    """Return the appearance score of one rule on one flight, and the idle frames.
+    """
+    Return the appearance score of one rule on one flight, and the idle frames.
 
     The idle frames are those without any object of the class: was an alert active in each?
     """
