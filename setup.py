@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 NAME = 'evit_seg'
 
 RUNTIME = ['onnxruntime>=1.17', 'opencv-python-headless>=4.8']
-REPLAY = ['rosbags>=0.10.4', 'tqdm']
+REPLAY = ['rosbags>=0.11', 'tqdm']
 # ROS 2 Kilted from PyPI: x86-64, CPython 3.10 to 3.13. Elsewhere ROS 2 comes from apt.
 ROS = ['ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
        'ros-diagnostic-msgs', 'ros-geometry-msgs']

@@ -158,7 +158,7 @@ class RunConfig:
 class TrainConfig:
     """Everything a run depends on."""
 
-    input: InputConfig = field(default_factory=InputConfig)
+    input: InputConfig = field(default_factory=InputConfig)  # noqa: A003
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -28,7 +28,7 @@ import numpy as np
 from offline_train.calibrate import fit_temperature
 from offline_train.config import InputConfig, TrainConfig
 from offline_train.data.folder import Frames, list_pairs, open_frames, split_sha256
-from offline_train.models import build_model
+from offline_train.models import build_model, stride_of
 from offline_train.run_dir import provenance, RunDir
 from offline_train.train import score_model
 import onnx
@@ -74,6 +74,8 @@ class Deployed(nn.Module):
 
     def __init__(self, network: nn.Module, config: InputConfig) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.scale: Tensor
         self.network = network
         self.register_buffer('mean', torch.tensor(config.mean))
         self.register_buffer('scale', 1.0 / torch.tensor(config.std))
@@ -101,7 +103,7 @@ def export(run: RunDir, out: Path, *, checkpoint: str = 'latest', opset: int = 1
     parity = check_parity(model, deployed, network_inputs(frames, config.input, PARITY_FRAMES))
     print(f'parity with torch: largest difference {parity["max_difference"]:.2e}, '
           f'{parity["agreement"]:.4%} of the cells agree')
-    temperature = fit_temperature(deployed, frames, config.input, network.stride)
+    temperature = fit_temperature(deployed, frames, config.input, stride_of(network))
     print(f'temperature {temperature:.3f}')
     manifest = Manifest(
         name=out.name, label_map=label_map, input=InputSpec(), temperature=temperature,
@@ -111,7 +113,7 @@ def export(run: RunDir, out: Path, *, checkpoint: str = 'latest', opset: int = 1
         normalise={'mean': list(config.input.mean), 'std': list(config.input.std),
                    'where': 'graph'},
         variants=(Variant(MODEL_FILE, '', 0, 'onnxruntime', 'fp32', config.input.height,
-                          config.input.width, int(network.stride), opset=opset,
+                          config.input.width, stride_of(network), opset=opset,
                           ir_version=onnx.load_from_string(model).ir_version),),
         provenance={**provenance(), 'trained': run.provenance(), 'step': saved.step,
                     'parameters': sum(p.numel() for p in network.parameters()),
@@ -129,8 +131,9 @@ def export_onnx(deployed: Deployed, config: InputConfig, opset: int) -> bytes:
     with warnings.catch_warnings():  # shapes read while tracing are constants on purpose
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)
-        torch.onnx.export(deployed, (example,), buffer, input_names=['image'],
-                          output_names=['logits'], opset_version=opset, dynamo=False)
+        torch.onnx.export(deployed, (example,), buffer,  # type: ignore[arg-type]
+                          input_names=['image'], output_names=['logits'], opset_version=opset,
+                          dynamo=False)
     model = onnx.load_from_string(buffer.getvalue())
     # The newest IR any supported ONNX Runtime reads: 1.11, the last of JetPack 4.6, takes 7.
     model.ir_version = 7 if opset <= 13 else 8

@@ -50,7 +50,7 @@ class RunDir:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> RunDir:
+    def open(cls, path: Path) -> RunDir:  # noqa: A003
         """Open a run folder; InputError if it is none."""
         if not (path / 'config.yaml').is_file():
             raise InputError(f'{path}: expected a run folder with config.yaml, found none')

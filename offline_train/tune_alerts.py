@@ -65,12 +65,12 @@ class Trial:
 
     @property
     def recall(self) -> float:
-        """Part of the appearances that were hit; 0 without any."""
+        """Return the part of the appearances that were hit; 0 without any."""
         return self.hits / self.appearances if self.appearances else 0.0
 
     @property
     def false_per_minute(self) -> float:
-        """False alerts per minute of flight."""
+        """Return false alerts per minute of flight."""
         return self.false_alerts / self.minutes if self.minutes else 0.0
 
 

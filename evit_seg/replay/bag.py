@@ -122,7 +122,7 @@ class Bag:
 
     @property
     def custom_data(self) -> dict[str, str]:
-        """What the bag's writer put in metadata.yaml; empty for other bags."""
+        """Return what the bag's writer put in metadata.yaml; empty for other bags."""
         reader = self._reader.readers[0]
         metadata = getattr(getattr(reader, 'storage', None), 'metadata', None)
         return dict(getattr(metadata, 'custom', None) or {})

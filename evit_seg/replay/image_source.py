@@ -93,7 +93,7 @@ class ImageFolder:
 
     @property
     def times_s(self) -> list[float] | None:
-        """Times of the frames in s, or None where frames.csv gives none for some of them."""
+        """Return the times of the frames, s, or None where frames.csv gives none for some."""
         times = [self._facts_of(path).time_s for path in self.files]
         known = [value for value in times if value is not None]
         return known if len(known) == len(times) else None

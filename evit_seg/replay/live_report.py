@@ -45,11 +45,12 @@ class LiveInput:
 
     @property
     def labels(self) -> LabelMap:
-        """The classes of the model."""
+        """Return the classes of the model."""
         return self.bundle.manifest.label_map
 
     @classmethod
-    def open(cls, bag: Bag, image: ImageTopic, stamps: Stamps, model: str, params: Path | None,
+    def open(cls, bag: Bag, image: ImageTopic, stamps: Stamps,  # noqa: A003
+             model: str, params: Path | None,
              annotations: Annotations | None, min_height_px: float) -> LiveInput:
         """Verify the bundle and read the rules the node will read."""
         bundle = open_bundle(find_bundle(model))

@@ -72,7 +72,7 @@ class SegNode(LifecycleNode):
 
     @property
     def config(self) -> NodeConfig:
-        """The parameters as they stand."""
+        """Return the parameters as they stand."""
         return self._table.config
 
     def start(self) -> int:

@@ -42,7 +42,7 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """The type in words."""
+        """Return the type in words."""
         return KINDS[type(self.default)]
 
     def span(self) -> str:

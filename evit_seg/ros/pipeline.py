@@ -69,7 +69,7 @@ class Pipeline:
 
     @property
     def active_alerts(self) -> Tuple[Alert, ...]:
-        """The alerts that are active after the last frame."""
+        """Return the alerts that are active after the last frame."""
         return self._alerts[1]
 
     def refuse(self, message: CameraMessage) -> str:

@@ -145,5 +145,3 @@ def class_weights(counts: np.ndarray, power: float, maximum: float) -> np.ndarra
     raw = (counts[present] / counts.sum()) ** -power
     weights[present] = np.minimum(raw / raw.mean(), maximum)
     return weights
-
-

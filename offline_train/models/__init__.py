@@ -9,6 +9,11 @@ from offline_train.models.bilateral import BilateralNet
 from torch import nn
 
 
+def stride_of(network: nn.Module) -> int:
+    """Return how many input pixels a network's logits are apart."""
+    return int(network.stride)  # type: ignore[arg-type]  # a plain attribute, not a Module
+
+
 def build_model(config: ModelConfig, classes: int) -> nn.Module:
     """
     Return the network of that name with random weights.

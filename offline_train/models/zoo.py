@@ -155,4 +155,5 @@ def describe(model: nn.Module, image_size: int | Size = 512) -> Description:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         shell(torch.empty(1, 3, *size, device='meta'))
     parameters = sum(p.numel() for p in model.parameters())
-    return Description(parameters, counter.get_total_flops() / 1e9, int(shell.stride), size)
+    stride = int(shell.stride)  # type: ignore[arg-type]
+    return Description(parameters, counter.get_total_flops() / 1e9, stride, size)

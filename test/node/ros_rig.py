@@ -75,7 +75,7 @@ class GatedEngine:
     def shut(self):
         self._open.clear()
 
-    def open(self):
+    def open(self):  # noqa: A003
         self._open.set()
         self._passes.release()
 

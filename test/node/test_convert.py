@@ -12,18 +12,18 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from evit_seg.core.decode import UnknownEncoding
-from evit_seg.core.errors import FrameError
-from evit_seg.ros.convert import (
+from evit_seg.core.decode import UnknownEncoding  # noqa: E402, I100
+from evit_seg.core.errors import FrameError  # noqa: E402
+from evit_seg.ros.convert import (  # noqa: E402
     frame_from_bridge,
     frame_from_message,
     image_message,
     jpeg_message,
     scaled_camera_info,
 )
-from ros_rig import raw_message
-from sensor_msgs.msg import CameraInfo, CompressedImage
-from std_msgs.msg import Header
+from ros_rig import raw_message  # noqa: E402
+from sensor_msgs.msg import CameraInfo, CompressedImage  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 NOISE_HWC = np.random.default_rng(1).integers(0, 256, (6, 5, 3), np.uint8)
 HEADER = Header(frame_id='camera')

@@ -22,7 +22,7 @@ LAUNCH_FILE = ROOT / 'launch' / 'seg.launch.py'
 
 
 class Argument:
-    def __init__(self, name, *, default_value, description):
+    def __init__(self, name, *, default_value, description):  # noqa: CNL100
         self.name, self.default_value, self.description = name, default_value, description
 
 

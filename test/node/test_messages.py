@@ -9,19 +9,19 @@ import pytest
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from diagnostic_msgs.msg import DiagnosticStatus
-from evit_seg.core.alerts import Alert, AlertEvent
-from evit_seg.core.labels import load_label_map
-from evit_seg.core.regions import Region
-from evit_seg.ros.alert_messages import (
+from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402, I100
+from evit_seg.core.alerts import Alert, AlertEvent  # noqa: E402
+from evit_seg.core.labels import load_label_map  # noqa: E402
+from evit_seg.core.regions import Region  # noqa: E402
+from evit_seg.ros.alert_messages import (  # noqa: E402
     detection_array,
     event_array,
     import_vision_msgs,
     label_info,
 )
-from evit_seg.ros.board import resident_mb, temperatures_c
-from evit_seg.ros.diagnostics import Condition, judge, Rates
-from std_msgs.msg import Header
+from evit_seg.ros.board import resident_mb, temperatures_c  # noqa: E402
+from evit_seg.ros.diagnostics import Condition, judge, Rates  # noqa: E402
+from std_msgs.msg import Header  # noqa: E402
 
 HEADER = Header(frame_id='camera')
 ALERT = Alert('person-3', 10, 'person', (Region(10, 20, 31, 40, 800.0, 0.75),

@@ -12,8 +12,8 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from ros_rig import FakeClock, mask_of, raw_message, wait_until
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from ros_rig import FakeClock, mask_of, raw_message, wait_until  # noqa: E402, I100
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image  # noqa: E402
 
 
 def block_centres(ids_HW, blocks=4):
@@ -208,5 +208,3 @@ def test_camera_info_follows_the_mask(rig):
     assert (infos[0].height, infos[0].width) == (64, 64)
     assert list(infos[0].k) == [50, 0, 31.5, 0, 180, 31.5, 0, 0, 1]
     assert list(infos[0].p) == [50, 0, 31.5, -3.5, 0, 180, 31.5, 0, 0, 0, 1, 0]
-
-

@@ -8,18 +8,18 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from evit_seg.core.errors import ConfigError
-from evit_seg.ros.params import check_values
-from lifecycle_msgs.msg import State, Transition
-from lifecycle_msgs.srv import GetState
-import rclpy
-from rclpy.context import Context
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.time import Time
-from ros_rig import FakeClock, raw_message, wait_until
-from sensor_msgs.msg import CompressedImage, Image
-from std_srvs.srv import SetBool, Trigger
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402, I100
+from evit_seg.core.errors import ConfigError  # noqa: E402
+from evit_seg.ros.params import check_values  # noqa: E402
+from lifecycle_msgs.msg import State, Transition  # noqa: E402
+from lifecycle_msgs.srv import GetState  # noqa: E402
+import rclpy  # noqa: E402
+from rclpy.context import Context  # noqa: E402
+from rclpy.qos import QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.time import Time  # noqa: E402
+from ros_rig import FakeClock, raw_message, wait_until  # noqa: E402
+from sensor_msgs.msg import CompressedImage, Image  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 

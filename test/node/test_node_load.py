@@ -12,11 +12,11 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import GetParameters
-from ros_rig import FakeClock, raw_message, wait_until
-from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool
+from lifecycle_msgs.msg import Transition  # noqa: E402, I100
+from rcl_interfaces.srv import GetParameters  # noqa: E402
+from ros_rig import FakeClock, raw_message, wait_until  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
 
 PERIOD_S = 1 / 30
 INFERENCE_S = 0.2

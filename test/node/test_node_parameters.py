@@ -11,11 +11,11 @@ from tiny_bundle import painted_frame
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from evit_seg.core.errors import BundleError, ConfigError
-from evit_seg.ros.params import TABLE
-from rclpy.qos import ReliabilityPolicy
-from ros_rig import FakeClock, raw_message, wait_until
-from sensor_msgs.msg import CompressedImage
+from evit_seg.core.errors import BundleError, ConfigError  # noqa: E402, I100
+from evit_seg.ros.params import TABLE  # noqa: E402
+from rclpy.qos import ReliabilityPolicy  # noqa: E402
+from ros_rig import FakeClock, raw_message, wait_until  # noqa: E402
+from sensor_msgs.msg import CompressedImage  # noqa: E402
 
 
 @pytest.mark.parametrize('name, value, error', [

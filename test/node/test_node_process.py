@@ -16,11 +16,11 @@ from tiny_bundle import painted_frame, write_tiny_bundle
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-import rclpy
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from ros_rig import DEADLINE_S, mask_of, next_domain, raw_message
-from sensor_msgs.msg import Image
+import rclpy  # noqa: E402, I100
+from rclpy.context import Context  # noqa: E402
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from ros_rig import DEADLINE_S, mask_of, next_domain, raw_message  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS_TO_START = 180  # many at once, on a busy machine

@@ -12,13 +12,13 @@ from tiny_bundle import anchor_colours, painted_frame, write_tiny_bundle
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-import evit_seg.ros.outputs as outputs
-from rcl_interfaces.srv import DescribeParameters, GetParameters
-from ros_rig import mask_of, raw_message, wait_until
-from sensor_msgs.msg import Image
-from std_msgs.msg import String
-from std_srvs.srv import SetBool, Trigger
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402, I100
+import evit_seg.ros.outputs as outputs  # noqa: E402
+from rcl_interfaces.srv import DescribeParameters, GetParameters  # noqa: E402
+from ros_rig import mask_of, raw_message, wait_until  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_msgs.msg import String  # noqa: E402
+from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 PERSON = 10
 START_NS = 1_700_000_000_000_000_000

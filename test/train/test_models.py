@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='the networks need torch')
 safetensors = pytest.importorskip('safetensors.torch', reason='weights are safetensors files')
 
-from evit_seg.core.errors import ConfigError, InputError  # noqa: E402
+from evit_seg.core.errors import ConfigError, InputError  # noqa: E402, I100
 from offline_train.models.backbones import load_weights  # noqa: E402
 from offline_train.models.pooling import pool_to  # noqa: E402
 from offline_train.models.zoo import build_model, describe, MODELS  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 
 torch = pytest.importorskip('torch', reason='training needs torch')
 
-from offline_train.config import LossConfig  # noqa: E402
+from offline_train.config import LossConfig  # noqa: E402, I100
 from offline_train.losses import hard_cross_entropy, training_loss  # noqa: E402
 
 

@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='training needs torch')
 pytest.importorskip('onnx', reason='export needs onnx')
 
-from evit_seg.core.bundle import self_test  # noqa: E402
+from evit_seg.core.bundle import self_test  # noqa: E402, I100
 from evit_seg.core.errors import BundleError, ConfigError, InputError  # noqa: E402
 from evit_seg.core.labels import load_label_map  # noqa: E402
 from evit_seg.core.segmenter import Segmenter  # noqa: E402
