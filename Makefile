@@ -53,7 +53,8 @@ core: $(CORE)/ready
 $(BRIDGE)/ready: setup.py
 	/usr/bin/python3 -m venv --system-site-packages $(BRIDGE)
 	$(BRIDGE)/bin/pip install $(PIP_FLAGS) 'numpy<2' 'opencv-python-headless<4.12' \
-	    onnxruntime pyyaml 'ros-rclpy[fastrtps]' ros-sensor-msgs pytest
+	    onnxruntime onnx pyyaml 'ros-rclpy[fastrtps]' ros-sensor-msgs ros-std-srvs \
+	    ros-diagnostic-msgs ros-geometry-msgs pytest hypothesis
 	touch $@
 
 cv-bridge: $(BRIDGE)/ready
