@@ -28,7 +28,8 @@ from offline_train.run_dir import RunDir  # noqa: E402
 
 TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.crop_width=64',
         'model.widths=[4, 4, 8, 8, 8]', 'optim.steps=4', 'optim.batch=2', 'optim.precision=fp32',
-        'optim.warm_up=1', 'run.log_every=1', 'run.validate_every=2', 'data.workers=0']
+        'optim.warm_up=1', 'run.log_every=1', 'run.validate_every=2', 'run.threads=1',
+        'data.workers=0']
 
 
 @pytest.fixture
