@@ -18,6 +18,7 @@ import cv2
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import IGNORE_INDEX, LabelMap, NOT_FLOOD
 import numpy as np
+from offline_train.data.dataset_masks import read_image
 
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
@@ -69,8 +70,8 @@ def read_pair(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
 
     The mask is as it lies: ids below `classes`, 254 and 255.
     """
-    image = _decode(pair.image, cv2.IMREAD_COLOR)
-    mask = _decode(pair.mask, cv2.IMREAD_UNCHANGED)
+    image = read_image(pair.image)  # cv2.imread fills a cut JPEG with grey and says nothing
+    mask = _decode_mask(pair.mask)
     if mask.ndim != 2 or mask.dtype != np.uint8:
         raise InputError(f'{pair.mask}: expected one channel of 8 bits with class ids, '
                          f'got {mask.dtype} {mask.shape}')
@@ -84,8 +85,8 @@ def read_pair(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), mask
 
 
-def _decode(path: Path, flag: int) -> np.ndarray:
-    read = cv2.imread(str(path), flag)
+def _decode_mask(path: Path) -> np.ndarray:
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if read is None:
         raise InputError(f'{path}: expected an image, it cannot be decoded')
     return np.asarray(read)

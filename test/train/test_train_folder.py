@@ -58,12 +58,15 @@ def test_a_bad_mask_is_named(tmp_path, mask, said):
         read_pair(list_pairs([tmp_path])[0], 14)
 
 
-def test_a_truncated_image_is_named(tmp_path):
+@pytest.mark.parametrize('extension', ['.png', '.jpg'])
+def test_a_truncated_image_is_named(tmp_path, extension):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     write_pair(tmp_path, 'cut', noise, np.zeros((64, 64), np.uint8))
-    path = tmp_path / 'IMG' / 'cut.png'
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(InputError, match=r'IMG/cut\.png: expected an image'):
+    (tmp_path / 'IMG' / 'cut.png').unlink()
+    path = tmp_path / 'IMG' / f'cut{extension}'
+    whole = cv2.imencode(extension, noise)[1].tobytes()
+    path.write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(InputError, match=rf'IMG/cut\{extension}: .*truncated'):
         read_pair(list_pairs([tmp_path])[0], 14)
 
 
