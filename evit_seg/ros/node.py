@@ -234,6 +234,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, ExternalShutdownException):
         return 0
+    except RuntimeError:  # rclpy's own errors are: a signal may end the context under any call
+        if rclpy.ok():
+            raise
+        return 0
     finally:
         if node is not None:
             node.close()
