@@ -12,35 +12,40 @@ import numpy as np
 from offline_train.data.dataset import DatasetSpec
 from offline_train.data.dataset_masks import MaskReader, read_image, shape_error
 from offline_train.data.dataset_split import Split
-from offline_train.data.folder import Pair
+from offline_train.data.folder import DecodedFrames, Pair
 
 
-class DatasetFrames:
+class DatasetReader:
     """
-    The frames of a split, decoded at each reading; `folder.Frames` for a data set by YAML.
+    The pairs of a data set by YAML, masks in the label map's ids.
 
-    Opening it reads every file once, so that a bad one is named before any step is spent on it:
-    InputError for the first that is cut, of the wrong kind or size, or holds unknown values.
     `keep_not_flood`: leave 254 in the masks, for the flood IoU; training takes it as ignored.
     """
 
-    def __init__(self, spec: DatasetSpec, split: Split, *, keep_not_flood: bool = False) -> None:
-        self._reader = MaskReader(spec)
-        self._pairs = split.pairs
+    def __init__(self, spec: DatasetSpec, *, keep_not_flood: bool = False) -> None:
+        self.classes = len(spec.label_map)
+        self.identity = repr((spec.mask, spec.label_map.slugs, keep_not_flood))
+        self._masks = MaskReader(spec)
         self._keep_not_flood = keep_not_flood
-        self.counts = np.stack([
-            np.bincount(self.read(i)[1].ravel(), minlength=256)[:len(spec.label_map)]
-            for i in range(len(self._pairs))]).astype(np.int64)
 
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
+    def read(self, pair: Pair) -> Tuple[np.ndarray, np.ndarray]:
         """Return image, RGB uint8 (H, W, 3), and mask, uint8 (H, W) of ids and 255."""
-        image, mask = read_dataset_pair(self._reader, self._pairs[index])
+        image, mask = read_dataset_pair(self._masks, pair)
         if not self._keep_not_flood:
             mask[mask == NOT_FLOOD] = IGNORE_INDEX
         return image, mask
+
+
+class DatasetFrames(DecodedFrames):
+    """
+    The frames of a split, decoded at each reading.
+
+    Opening it reads every file once, so that a bad one is named before any step is spent on it:
+    InputError for the first that is cut, of the wrong kind or size, or holds unknown values.
+    """
+
+    def __init__(self, spec: DatasetSpec, split: Split, *, keep_not_flood: bool = False) -> None:
+        super().__init__(split.pairs, DatasetReader(spec, keep_not_flood=keep_not_flood))
 
 
 def read_dataset_pair(reader: MaskReader, pair: Pair) -> Tuple[np.ndarray, np.ndarray]:

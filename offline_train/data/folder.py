@@ -92,19 +92,42 @@ def _decode_mask(path: Path) -> np.ndarray:
     return np.asarray(read)
 
 
-def _read_for_training(pair: Pair, classes: int) -> Tuple[np.ndarray, np.ndarray]:
-    image, mask = read_pair(pair, classes)
-    mask[mask == NOT_FLOOD] = IGNORE_INDEX
-    return image, mask
+class PairReader(Protocol):
+    """How a pair is read for training: `FolderReader` here, `DatasetReader` for a data set."""
+
+    classes: int
+    identity: str
+    """What besides the files decides on the masks; part of a cache's name."""
+
+    def read(self, pair: Pair) -> Tuple[np.ndarray, np.ndarray]:
+        """Return RGB image (H, W, 3) and mask (H, W) of ids and 255."""
+
+
+class FolderReader:
+    """Pairs of layout A, whose masks hold the label map's ids."""
+
+    def __init__(self, label_map: LabelMap) -> None:
+        self.classes = len(label_map)
+        self.identity = repr(label_map.slugs)
+
+    def read(self, pair: Pair) -> Tuple[np.ndarray, np.ndarray]:
+        """Return RGB image (H, W, 3) and mask (H, W) of ids and 255."""
+        image, mask = read_pair(pair, self.classes)
+        mask[mask == NOT_FLOOD] = IGNORE_INDEX
+        return image, mask
 
 
 class DecodedFrames:
-    """Frames decoded at each reading; sizes may differ."""
+    """
+    Frames decoded at each reading; sizes may differ.
 
-    def __init__(self, pairs: Sequence[Pair], label_map: LabelMap) -> None:
+    Opening them reads every file once, so that a bad one is named before any step is spent on it.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], reader: PairReader) -> None:
         self._pairs = list(pairs)
-        self._classes = len(label_map)
-        self.counts = np.stack([_count(self.read(i)[1], self._classes)
+        self._reader = reader
+        self.counts = np.stack([_count(self.read(i)[1], reader.classes)
                                 for i in range(len(self._pairs))])
 
     def __len__(self) -> int:
@@ -112,17 +135,17 @@ class DecodedFrames:
 
     def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return image and mask of a frame."""
-        return _read_for_training(self._pairs[index], self._classes)
+        return self._reader.read(self._pairs[index])
 
 
 class CachedFrames:
     """Frames of one size, decoded once into memory-mapped .npy files that processes share."""
 
-    def __init__(self, pairs: Sequence[Pair], label_map: LabelMap, cache: Path,
+    def __init__(self, pairs: Sequence[Pair], reader: PairReader, cache: Path,
                  progress: Callable[[str], None]) -> None:
-        folder = cache / _fingerprint(pairs, label_map)
+        folder = cache / _fingerprint(pairs, reader)
         if not folder.is_dir():
-            _fill_cache(folder, pairs, len(label_map), progress)
+            _fill_cache(folder, pairs, reader, progress)
         self._images = np.load(folder / 'images.npy', mmap_mode='r')
         self._masks = np.load(folder / 'masks.npy', mmap_mode='r')
         self.counts = np.load(folder / 'counts.npy')
@@ -135,13 +158,18 @@ class CachedFrames:
         return self._images[index], self._masks[index]
 
 
+def open_pairs(pairs: Sequence[Pair], reader: PairReader, cache: str,
+               progress: Callable[[str], None] = print) -> Frames:
+    """Return the frames of pairs, cached where `cache` names a folder."""
+    if cache:
+        return CachedFrames(pairs, reader, Path(cache), progress)
+    return DecodedFrames(pairs, reader)
+
+
 def open_frames(folders: Sequence[str | Path], label_map: LabelMap, cache: str,
                 progress: Callable[[str], None] = print) -> Frames:
     """Return the frames of folders in layout A, cached where `cache` names a folder."""
-    pairs = list_pairs(folders)
-    if cache:
-        return CachedFrames(pairs, label_map, Path(cache), progress)
-    return DecodedFrames(pairs, label_map)
+    return open_pairs(list_pairs(folders), FolderReader(label_map), cache, progress)
 
 
 def split_sha256(pairs: Sequence[Pair]) -> str:
@@ -157,8 +185,8 @@ def _count(mask_HW: np.ndarray, classes: int) -> np.ndarray:
     return np.bincount(mask_HW.ravel(), minlength=256)[:classes].astype(np.int64)
 
 
-def _fingerprint(pairs: Sequence[Pair], label_map: LabelMap) -> str:
-    digest = hashlib.sha256(repr(label_map.slugs).encode())
+def _fingerprint(pairs: Sequence[Pair], reader: PairReader) -> str:
+    digest = hashlib.sha256(reader.identity.encode())
     for pair in pairs:
         for path in (pair.image, pair.mask):
             stat = path.stat()
@@ -166,23 +194,24 @@ def _fingerprint(pairs: Sequence[Pair], label_map: LabelMap) -> str:
     return digest.hexdigest()[:16]
 
 
-def _fill_cache(folder: Path, pairs: Sequence[Pair], classes: int,
+def _fill_cache(folder: Path, pairs: Sequence[Pair], reader: PairReader,
                 progress: Callable[[str], None]) -> None:
     """Decode all pairs into a folder that gets its final name only when it is whole."""
     partial = folder.with_name(f'{folder.name}.partial')
     partial.mkdir(parents=True, exist_ok=True)
-    first, _ = read_pair(pairs[0], classes)
+    first, _ = reader.read(pairs[0])
     size = first.shape[:2]
     images = np.lib.format.open_memmap(partial / 'images.npy', 'w+', np.uint8,
                                        (len(pairs), *size, 3))
     masks = np.lib.format.open_memmap(partial / 'masks.npy', 'w+', np.uint8, (len(pairs), *size))
-    counts = np.zeros((len(pairs), classes), np.int64)
+    counts = np.zeros((len(pairs), reader.classes), np.int64)
     for index, pair in enumerate(pairs):
-        image, mask = _read_for_training(pair, classes)
+        image, mask = reader.read(pair)
         if image.shape[:2] != size:
             raise ConfigError(f'{pair.image}: the cache needs images of one size, expected {size},'
                               f" got {image.shape[:2]}; set data.cache to '' or split the folder")
-        images[index], masks[index], counts[index] = image, mask, _count(mask, classes)
+        images[index], masks[index], counts[index] = \
+            image, mask, _count(mask, reader.classes)
         if index % 500 == 499:
             progress(f'decoded {index + 1} of {len(pairs)} pairs into {folder}')
     np.save(partial / 'counts.npy', counts)

@@ -1,10 +1,13 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentation networks by name."""
+"""Segmentation networks by name, as a run's configuration asks for them."""
 from __future__ import annotations
 
-from evit_seg.core.errors import ConfigError
-from offline_train.config import ModelConfig
+from pathlib import Path
+
+from offline_train.config import InputConfig, ModelConfig
+from offline_train.models import zoo
+from offline_train.models.backbones import load_weights
 from offline_train.models.bilateral import BilateralNet
 from torch import nn
 
@@ -14,14 +17,23 @@ def stride_of(network: nn.Module) -> int:
     return int(network.stride)  # type: ignore[arg-type]  # a plain attribute, not a Module
 
 
-def build_model(config: ModelConfig, classes: int) -> nn.Module:
+def build_model(config: ModelConfig, classes: int, size: InputConfig | None = None, *,
+                fresh: bool = False) -> nn.Module:
     """
-    Return the network of that name with random weights.
+    Return the network of that name, laid out for the deployed input size.
 
     Every network takes normalised float (N, 3, H, W), has an attribute `stride`, and returns
     logits (N, classes, H / stride, W / stride); in training mode it may return a tuple, the main
-    logits first, auxiliary ones after. ConfigError names the networks there are.
+    logits first, auxiliary ones after. `fresh`: start from the pretrained or local weights the
+    configuration names; without it the weights are random, to be loaded from a checkpoint.
+    ConfigError names the networks there are; InputError for weights that cannot be had.
     """
-    if config.name == 'bilateral':
-        return BilateralNet(classes, config.widths)
-    raise ConfigError(f"model.name: expected 'bilateral', got {config.name!r}")
+    size = size or InputConfig()
+    if config.name == 'bilateral' and not config.pretrained:
+        network = BilateralNet(classes, config.widths)  # the one whose widths are the run's
+        if fresh and config.weights:
+            load_weights(network, '', Path(config.weights))
+        return network
+    return zoo.build_model(config.name, classes, pretrained=fresh and config.pretrained,
+                           weights=(config.weights or None) if fresh else None,
+                           image_size=(size.height, size.width))
