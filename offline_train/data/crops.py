@@ -8,11 +8,11 @@ uninterrupted one would have seen, whatever the number of loader processes.
 """
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Dict, Tuple
 
 import cv2
 from evit_seg.core.errors import ConfigError
-from evit_seg.core.labels import LabelMap
+from evit_seg.core.labels import IGNORE_INDEX, LabelMap
 import numpy as np
 from offline_train.config import AugmentConfig, TrainConfig
 from offline_train.data.folder import Frames
@@ -23,41 +23,73 @@ BLOCK_PX = 32
 """Side of the blocks among which an object is drawn, source pixels."""
 
 
-class CropDataset(Dataset[Tuple[torch.Tensor, torch.Tensor]]):
+class CropDataset(Dataset[Dict[str, torch.Tensor]]):
     """
-    Crops of frames: image uint8 RGB (h, w, 3), target uint8 (h / s, w / s), s the loss stride.
+    Crops of frames, each a dict of tensors.
+
+    image:  uint8 RGB (h, w, 3)
+    target: uint8 (h / s, w / s) of ids and 255, s the loss stride
+    frame:  int64 scalar, index of the frame; unlabelled ones count on after the labelled
+    window: float32 (6,), rows of the 2x3 matrix that maps (x, y) of the crop to (x, y) of the
+            frame, centres of pixels at whole numbers as in cv2.warpAffine
 
     A part of them is cut around objects of the focus classes, another around pixels of a class
-    drawn uniformly, the rest anywhere (class-balanced crops).
+    drawn uniformly, the rest anywhere (class-balanced crops). `data.unlabeled_fraction` of all
+    come from `unlabeled`, from anywhere, with a target of 255.
     """
 
-    def __init__(self, frames: Frames, label_map: LabelMap, config: TrainConfig) -> None:
+    def __init__(self, frames: Frames | None, label_map: LabelMap, config: TrainConfig,
+                 unlabeled: Frames | None = None) -> None:
+        if frames is None and unlabeled is None:
+            raise ConfigError('data: expected frames with or without labels, got neither')
         self._frames = frames
+        self._unlabeled = unlabeled
         self._config = config
+        counts = frames.counts if frames is not None else np.zeros((0, len(label_map)), np.int64)
         self._focus = [label_map.by_slug(slug).id for slug in config.augment.focus]
-        self._present = np.flatnonzero(frames.counts.sum(axis=0) > 0)
-        self._with_class = {int(c): np.flatnonzero(frames.counts[:, c] > 0)
+        self._present = np.flatnonzero(counts.sum(axis=0) > 0)
+        self._with_class = {int(c): np.flatnonzero(counts[:, c] > 0)
                             for c in range(len(label_map))}
-        if len(self._present) == 0:
+        if frames is not None and len(self._present) == 0:
             raise ConfigError('data.train: expected labelled pixels, every mask is ignored')
 
     def __len__(self) -> int:
         return self._config.optim.steps * self._config.optim.batch
 
-    def __getitem__(self, index: int) -> Tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, index: int) -> Dict[str, torch.Tensor]:
         rng = np.random.default_rng((self._config.run.seed, index))
-        class_id = self._draw_class(rng)
-        candidates = self._with_class.get(class_id, np.arange(len(self._frames)))
-        image, mask = self._frames.read(int(rng.choice(candidates)))
-        centre = _object_centre(mask == class_id, rng) if class_id >= 0 else None
-        crop, target = self._cut(image, mask, centre, rng)
+        frame, image, mask, centre = self._draw_frame(rng)
+        window = self._draw_window(mask.shape, centre, rng)
+        crop, target, matrix = self._cut(image, mask, window)
         if rng.random() < self._config.augment.flip:
             crop, target = crop[:, ::-1], target[:, ::-1]
+            matrix = matrix @ np.array([[-1, 0, crop.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
         crop = change_tones(np.ascontiguousarray(crop), self._config.augment, rng)
-        phase_y, phase_x = rng.integers(self._config.loss.stride, size=2)
         stride = self._config.loss.stride
+        phase_y, phase_x = rng.integers(stride, size=2)
         target = np.ascontiguousarray(target[phase_y::stride, phase_x::stride])
-        return torch.from_numpy(crop), torch.from_numpy(target)
+        return {'image': torch.from_numpy(crop), 'target': torch.from_numpy(target),
+                'frame': torch.tensor(frame, dtype=torch.int64),
+                'window': torch.from_numpy(matrix[:2].astype(np.float32).ravel())}
+
+    def _draw_frame(self, rng: np.random.Generator) \
+            -> Tuple[int, np.ndarray, np.ndarray, Tuple[int, int] | None]:
+        """Return a frame's index, image, mask and the (y, x) its crop must hold, if any."""
+        frames, unlabeled = self._frames, self._unlabeled
+        labelled = 0 if frames is None else len(frames)
+        part = self._config.data.unlabeled_fraction
+        if unlabeled is not None and (frames is None or rng.random() < part):
+            chosen = int(rng.integers(len(unlabeled)))
+            image, _ = unlabeled.read(chosen)
+            mask = np.full(image.shape[:2], IGNORE_INDEX, np.uint8)
+            return labelled + chosen, image, mask, None
+        assert frames is not None  # the constructor saw to it
+        class_id = self._draw_class(rng)
+        candidates = self._with_class.get(class_id, np.arange(labelled))
+        chosen = int(rng.choice(candidates))
+        image, mask = frames.read(chosen)
+        centre = _object_centre(mask == class_id, rng) if class_id >= 0 else None
+        return chosen, image, mask, centre
 
     def _draw_class(self, rng: np.random.Generator) -> int:
         """Return the class a crop is cut around, -1 for anywhere."""
@@ -70,27 +102,41 @@ class CropDataset(Dataset[Tuple[torch.Tensor, torch.Tensor]]):
             return int(rng.choice(self._present))
         return -1
 
-    def _cut(self, image: np.ndarray, mask: np.ndarray, centre: Tuple[int, int] | None,
-             rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
-        """Cut a window around `centre` (y, x), zoomed relative to the deployed, stretched size."""
+    def _draw_window(self, shape: Tuple[int, ...], centre: Tuple[int, int] | None,
+                     rng: np.random.Generator) -> Tuple[int, int, int, int]:
+        """
+        Return a window around `centre` (y, x) as y, x, rows and columns of the frame.
+
+        Its zoom is relative to the deployed, stretched size.
+        """
         augment, deployed = self._config.augment, self._config.input
         size = (augment.crop_height, augment.crop_width)
         low = max(augment.scale_min, size[0] / deployed.height, size[1] / deployed.width)
         zoom = float(np.exp(rng.uniform(np.log(low), np.log(max(augment.scale_max, low)))))
         corner, extent = [], []
         for axis, full in enumerate((deployed.height, deployed.width)):
-            length = mask.shape[axis]
+            length = shape[axis]
             span = min(round(size[axis] * length / (full * zoom)), length)
-            start = rng.integers(length - span + 1)
+            start = int(rng.integers(length - span + 1))
             if centre is not None:  # anywhere in the window but its outer tenth
                 start = centre[axis] - round(span * rng.uniform(0.1, 0.9))
                 start = min(max(start, 0), length - span)
-            corner.append(int(start))
+            corner.append(start)
             extent.append(span)
-        window = np.s_[corner[0]:corner[0] + extent[0], corner[1]:corner[1] + extent[1]]
-        crop = cv2.resize(image[window], size[::-1], interpolation=cv2.INTER_LINEAR)
-        target = cv2.resize(mask[window], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return crop, target
+        return corner[0], corner[1], extent[0], extent[1]
+
+    def _cut(self, image: np.ndarray, mask: np.ndarray, window: Tuple[int, int, int, int]) \
+            -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return a window of image and mask at the crop's size, and the 3x3 matrix back."""
+        top, left, rows, columns = window
+        size = (self._config.augment.crop_width, self._config.augment.crop_height)
+        part = np.s_[top:top + rows, left:left + columns]
+        crop = cv2.resize(image[part], size, interpolation=cv2.INTER_LINEAR)
+        target = cv2.resize(mask[part], size, interpolation=cv2.INTER_NEAREST_EXACT)
+        step_x, step_y = columns / size[0], rows / size[1]
+        matrix = np.array([[step_x, 0, left + step_x / 2 - 0.5],
+                           [0, step_y, top + step_y / 2 - 0.5], [0, 0, 1]])
+        return crop, target, matrix
 
 
 def _object_centre(is_class_HW: np.ndarray, rng: np.random.Generator) -> Tuple[int, int]:

@@ -15,14 +15,11 @@ pytest.importorskip('onnx', reason='export needs onnx')
 
 from evit_seg.core.bundle import self_test  # noqa: E402, I100
 from evit_seg.core.errors import BundleError, ConfigError, InputError  # noqa: E402
-from evit_seg.core.labels import load_label_map  # noqa: E402
 from evit_seg.core.segmenter import Segmenter  # noqa: E402
 from offline_train import evaluate as evaluate_stage  # noqa: E402
 from offline_train import export as export_stage  # noqa: E402
 from offline_train import train as train_stage  # noqa: E402
-from offline_train.config import InputConfig, load_config, ModelConfig  # noqa: E402
-from offline_train.data.crops import class_weights, CropDataset  # noqa: E402
-from offline_train.data.folder import open_frames  # noqa: E402
+from offline_train.config import InputConfig, ModelConfig  # noqa: E402
 from offline_train.models import build_model  # noqa: E402
 from offline_train.run_dir import RunDir  # noqa: E402
 
@@ -168,31 +165,3 @@ def test_the_demo_network_keeps_its_size():
 def test_an_unknown_network_is_named():
     with pytest.raises(ConfigError, match="got 'unet'"):
         build_model(ModelConfig(name='unet'), 14)
-
-
-def test_crops_depend_on_seed_and_index_alone(scenes):
-    label_map = load_label_map()
-    frames = open_frames([scenes], label_map, '')
-    config = load_config(None, TINY)
-    first, second = (CropDataset(frames, label_map, config) for _ in range(2))
-    for index in range(8):
-        for one, other in zip(first[index], second[index], strict=True):
-            assert torch.equal(one, other)
-    assert first[0][0].shape == (32, 64, 3) and first[0][1].shape == (16, 32)
-
-
-def test_focus_crops_hold_their_class(scenes):
-    label_map = load_label_map()
-    frames = open_frames([scenes], label_map, '')
-    config = load_config(None, [*TINY, 'augment.focus_fraction=1.0', 'augment.focus=[person]',
-                                'loss.stride=1', 'optim.batch=20'])
-    person = label_map.by_slug('person').id
-    assert frames.counts[:, person].any()
-    dataset = CropDataset(frames, label_map, config)
-    assert all((dataset[index][1] == person).any() for index in range(20))
-
-
-def test_rare_classes_weigh_more_up_to_the_bound():
-    weights = class_weights(np.array([900_000, 90_000, 10, 0]), 0.5, 2.0)
-    assert weights[0] < weights[1] < weights[2] == 2.0
-    assert weights[3] == 1.0
