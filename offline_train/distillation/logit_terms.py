@@ -97,6 +97,8 @@ def _correlation(x: Tensor, y: Tensor, dims: Tuple[int, ...]) -> Tensor:
     """Return Pearson's correlation over some dimensions; 0 where one side is constant."""
     x = x - x.mean(dim=dims, keepdim=True)
     y = y - y.mean(dim=dims, keepdim=True)
-    norms = torch.linalg.vector_norm(x, dim=dims) * torch.linalg.vector_norm(y, dim=dims)
-    # Norms of a class that is seen nowhere are small, not zero: the bound has to be far below.
-    return (x * y).sum(dim=dims) / norms.clamp(min=1e-20)
+    # Small enough for a class that is seen nowhere, large enough that a student without any
+    # preference, where the correlation has no gradient, does not get an infinite one.
+    norm_x = torch.linalg.vector_norm(x, dim=dims).clamp(min=1e-8)
+    norm_y = torch.linalg.vector_norm(y, dim=dims).clamp(min=1e-8)
+    return (x * y).sum(dim=dims) / norm_x / norm_y
