@@ -1,25 +1,49 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
-"""What the numbers were measured on and with."""
+"""
+What the numbers were measured on and with: the machine, its memory, its heat.
+
+All of it is read from /proc and /sys; what a machine does not tell is None or absent, never a
+guess. `root` is where those trees hang, another folder in tests.
+"""
 from __future__ import annotations
 
 import importlib.metadata
 import os
 from pathlib import Path
 import platform
-from typing import Dict, Optional, Sequence
+import re
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
+ROOT = Path('/')
 
-def machine_facts() -> Dict[str, object]:
-    """Return processor, usable cores, load and the versions that matter for speed and results."""
+
+def machine_facts(root: Path = ROOT) -> Dict[str, object]:
+    """
+    Return processor, usable cores, load and the versions that matter for speed and results.
+
+    `board` names a single-board computer, `governor` the CPU's frequency policies, `power_mode` a
+    Jetson's nvpmodel mode; each is None where the machine has no such thing.
+    """
     return {'processor': _processor(), 'architecture': platform.machine(),
+            'board': _text(root / 'proc/device-tree/model'),
             'cores': len(os.sched_getaffinity(0)), 'load_1min': round(os.getloadavg()[0], 2),
+            'governor': _governor(root), 'power_mode': _power_mode(root),
+            'memory_mb': system_memory_mb(root)['total'],
             'system': f'{platform.system()} {platform.release()}',
             'python': platform.python_version(), 'numpy': np.__version__,
             'onnxruntime': _version('onnxruntime', 'onnxruntime-gpu'),
             'opencv': _version('opencv-python-headless', 'opencv-python')}
+
+
+def _text(path: Path) -> Optional[str]:
+    """Return a small file of /proc or /sys without its trailing NUL, None if not readable."""
+    try:
+        return path.read_text(encoding='utf-8', errors='replace').replace('\0', '').strip()
+    except OSError:
+        return None
 
 
 def _processor() -> str:
@@ -31,6 +55,24 @@ def _processor() -> str:
     return platform.machine()
 
 
+def _governor(root: Path) -> Optional[str]:
+    """Return the frequency governor of the cores, several with a comma, None without cpufreq."""
+    found = {_text(path) for path in
+             root.glob('sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_governor')}
+    return ', '.join(sorted(name for name in found if name)) or None
+
+
+def _power_mode(root: Path) -> Optional[str]:
+    """Return a Jetson's power mode as 'ID NAME' (NVIDIA's nvpmodel), None on other machines."""
+    status = re.search(r'pmode:(\d+)', _text(root / 'var/lib/nvpmodel/status') or '')
+    if status is None:
+        return None
+    mode = int(status.group(1))
+    name = re.search(rf'POWER_MODEL\s+ID={mode}\s+NAME=(\S+)',
+                     _text(root / 'etc/nvpmodel.conf') or '')
+    return f'{mode} {name.group(1)}' if name else str(mode)
+
+
 def _version(*names: str) -> Optional[str]:
     for name in names:
         try:
@@ -38,6 +80,60 @@ def _version(*names: str) -> Optional[str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _kilobytes(path: Path) -> Dict[str, float]:
+    """Return the 'Name: 12 kB' lines of a /proc file in MB (10^6 bytes)."""
+    rows = re.findall(r'^(\w+):\s+(\d+) kB$', _text(path) or '', re.MULTILINE)
+    return {name: round(int(value) * 1024 / 1e6, 1) for name, value in rows}
+
+
+def process_memory_mb(root: Path = ROOT) -> Dict[str, Optional[float]]:
+    """Return `rss`, its highest value so far `peak_rss`, and `swap` of this process in MB."""
+    rows = _kilobytes(root / 'proc/self/status')
+    return {'rss': rows.get('VmRSS'), 'peak_rss': rows.get('VmHWM'), 'swap': rows.get('VmSwap')}
+
+
+def system_memory_mb(root: Path = ROOT) -> Dict[str, Optional[float]]:
+    """
+    Return `total`, `used` and `swap_used` memory of the machine in MB.
+
+    Used is what no program could be given: total less the kernel's MemAvailable.
+    """
+    rows = _kilobytes(root / 'proc/meminfo')
+
+    def less(whole: str, rest: str) -> Optional[float]:
+        return round(rows[whole] - rows[rest], 1) if whole in rows and rest in rows else None
+
+    return {'total': rows.get('MemTotal'), 'used': less('MemTotal', 'MemAvailable'),
+            'swap_used': less('SwapTotal', 'SwapFree')}
+
+
+def thermal_state(root: Path = ROOT) -> Dict[str, object]:
+    """
+    Return what tells a machine that throttles from one that does not, now.
+
+    temperature_c: degrees of each thermal zone by its type. cpu_mhz, cpu_max_mhz: clock and its
+    limit of each frequency policy, the kernel's numbers. throttled: the Raspberry Pi's flags as
+    it writes them (hexadecimal, 0 is good), None on other machines.
+    """
+    temperature_c: Dict[str, float] = {}
+    for zone in sorted(root.glob('sys/class/thermal/thermal_zone*')):
+        kind, value = _text(zone / 'type'), _text(zone / 'temp')
+        if kind and value and re.fullmatch(r'-?\d+', value):
+            name = f'{kind} {zone.name[12:]}' if kind in temperature_c else kind
+            temperature_c[name] = int(value) / 1000
+    flags = [_text(path) for path in
+             sorted(root.glob('sys/devices/platform/*/*firmware/get_throttled'))]
+    return {'temperature_c': temperature_c, 'cpu_mhz': _clocks_mhz(root, 'scaling_cur_freq'),
+            'cpu_max_mhz': _clocks_mhz(root, 'cpuinfo_max_freq'),
+            'throttled': flags[0] if flags else None}
+
+
+def _clocks_mhz(root: Path, name: str) -> List[float]:
+    texts = [_text(policy / name) or '' for policy in
+             sorted(root.glob('sys/devices/system/cpu/cpufreq/policy[0-9]*'))]
+    return [int(text) / 1000 for text in texts if text.isdigit()]
 
 
 def percentiles_ms(values_ms: Sequence[float]) -> Dict[str, float]:
