@@ -12,8 +12,8 @@ REPLAY = ['rosbags>=0.11', 'tqdm']
 # ROS 2 Kilted from PyPI: x86-64, CPython 3.10 to 3.13. Elsewhere ROS 2 comes from apt.
 ROS = ['ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
        'ros-diagnostic-msgs', 'ros-geometry-msgs']
-TRAIN = ['torch>=2.11', 'torchvision', 'timm>=1.0', 'segmentation-models-pytorch>=0.5', 'onnx',
-         'safetensors', 'tqdm']
+TRAIN = ['torch>=2.11', 'torchvision', 'timm>=1.0', 'segmentation-models-pytorch>=0.5',
+         'accelerate', 'onnx', 'safetensors', 'tensorboard', 'matplotlib', 'tqdm']
 TEST = ['pytest', 'hypothesis', 'psutil', 'ruff', 'mypy', 'types-PyYAML', 'vermin',
         'ros-ament-flake8', 'ros-ament-pep257', 'flake8-builtins', 'flake8-blind-except',
         'flake8-class-newline', 'flake8-comprehensions', 'flake8-deprecated',

@@ -18,8 +18,11 @@ STAGES = {
     'synth': 'render a synthetic disaster flight or still scenes, with exact masks (no torch)',
     'datasets': 'list the known data sets, check a folder of one (no torch)',
     'train': 'train a network on image folders',
+    'distil': 'train a student with a teacher',
     'export': 'write a bundle (ONNX and manifest) from a training run',
     'evaluate': 'score a bundle on image folders',
+    'bench': 'latency, memory and energy of bundles on this machine (no torch)',
+    'report': 'tables and figures of runs, beside the paper',
     'tune_alerts': 'find alert thresholds of a class on validation flights',
 }
 """Sub-commands: each is the module offline_train.<name> with add_arguments and main."""

@@ -18,6 +18,7 @@ from evit_seg.core.labels import nearest
 import yaml
 
 Section = TypeVar('Section')
+DISTIL_TERMS = ('mse', 'kl', 'cwd', 'dist', 'mimic', 'generation')
 
 
 @dataclass(frozen=True)
@@ -273,9 +274,38 @@ class TrainConfig:
         if len(self.model.widths) != 5 or min(self.model.widths) < 4:
             raise ConfigError('model.widths: expected five channel counts of 4 or more, '
                               f'got {self.model.widths!r}')
-        if self.optim.precision not in ('bf16', 'fp32'):
-            raise ConfigError(f"optim.precision: expected 'bf16' or 'fp32', "
-                              f'got {self.optim.precision!r}')
+        for name, value, allowed in (
+                ('optim.precision', self.optim.precision, ('bf16', 'fp32')),
+                ('run.device', self.run.device, ('auto', 'cpu')),
+                ('teacher.layout', self.teacher.layout, ('nchw', 'nhwc')),
+                ('teacher.colour', self.teacher.colour, ('rgb', 'bgr'))):
+            if value not in allowed:
+                raise ConfigError(f'{name}: expected {" or ".join(map(repr, allowed))}, '
+                                  f'got {value!r}')
+        if self.optim.accumulate < 1 or self.optim.batch % self.optim.accumulate:
+            raise ConfigError(f'optim.batch: expected a multiple of optim.accumulate '
+                              f'{self.optim.accumulate}, got {self.optim.batch}')
+        self._check_distillation()
+
+    def _check_distillation(self) -> None:
+        weights = {name: getattr(self.distil, name) for name in DISTIL_TERMS}
+        if min(weights.values()) < 0 or self.distil.labels < 0:
+            raise ConfigError(f'distil: expected weights of 0 or more, got {weights}')
+        used = [name for name, weight in weights.items() if weight > 0]
+        if not self.teacher.path:
+            if used or self.data.unlabeled:
+                wrong = f'distil.{used[0]}' if used else 'data.unlabeled'
+                raise ConfigError(f'{wrong}: expected a teacher beside it; set teacher.path')
+            return
+        if not used:
+            raise ConfigError('distil: expected at least one of '
+                              f'{", ".join(DISTIL_TERMS)} above 0 beside teacher.path')
+        if self.teacher.cache and {'mimic', 'generation'} & set(used):
+            raise ConfigError('teacher.cache: holds logits only, expected none with '
+                              'distil.mimic or distil.generation')
+        if self.teacher.cache and self.augment.copy_paste > 0:
+            raise ConfigError('teacher.cache: has not seen pasted objects, expected none with '
+                              'augment.copy_paste')
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainConfig:

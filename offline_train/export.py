@@ -20,14 +20,15 @@ import warnings
 import cv2
 from evit_seg.core.bundle import Bundle, encode_golden, write_bundle
 from evit_seg.core.errors import BundleError
-from evit_seg.core.labels import LabelMap, load_label_map
+from evit_seg.core.labels import LabelMap
 from evit_seg.core.manifest import InputSpec, Manifest, Variant
 from evit_seg.core.metrics import dataset_scores
 from evit_seg.core.segmenter import Segmenter
 import numpy as np
 from offline_train.calibrate import fit_temperature
 from offline_train.config import InputConfig, TrainConfig
-from offline_train.data.folder import Frames, list_pairs, open_frames, split_sha256
+from offline_train.data.folder import Frames
+from offline_train.data.sources import open_sources
 from offline_train.models import build_model, stride_of
 from offline_train.run_dir import provenance, RunDir
 from offline_train.train import score_model
@@ -91,11 +92,12 @@ def export(run: RunDir, out: Path, *, checkpoint: str = 'latest', opset: int = 1
            description: str = '', golden: int = 0) -> Bundle:
     """Write a run's averaged network as a bundle and return it, opened and verified."""
     config = run.config()
-    label_map = load_label_map(Path(config.data.label_map) if config.data.label_map else None)
-    folders = config.data.validation or config.data.train
-    frames = open_frames(folders, label_map, config.data.cache)
+    sources = open_sources(config.data)
+    label_map = sources.label_map
+    frames = sources.validation or sources.train or sources.unlabeled
+    assert frames is not None
     saved = run.load_checkpoint(checkpoint)
-    network = build_model(config.model, len(label_map))
+    network = build_model(config.model, len(label_map), config.input)
     network.load_state_dict(saved.part('ema'))
     deployed = Deployed(network, config.input).eval()
 
@@ -107,9 +109,7 @@ def export(run: RunDir, out: Path, *, checkpoint: str = 'latest', opset: int = 1
     print(f'temperature {temperature:.3f}')
     manifest = Manifest(
         name=out.name, label_map=label_map, input=InputSpec(), temperature=temperature,
-        description=description, data=({
-            'name': config.data.name, 'licence': config.data.licence, 'url': config.data.url,
-            'split_sha256': split_sha256(list_pairs(config.data.train))},),
+        description=description, data=(sources.entry,),
         normalise={'mean': list(config.input.mean), 'std': list(config.input.std),
                    'where': 'graph'},
         variants=(Variant(MODEL_FILE, '', 0, 'onnxruntime', 'fp32', config.input.height,

@@ -6,6 +6,7 @@ The folder of one run: its configuration, provenance, log and checkpoints.
     config.yaml          the whole configuration
     provenance.yaml      git commit, command, version of torch, the run it started from
     log.jsonl            one record a line: training, validation
+    tensorboard/         the same numbers as TensorBoard events
     checkpoints/step_000400.safetensors
 
 A run folder is never overwritten. Checkpoints are safetensors: nothing in them can run code.
@@ -25,6 +26,7 @@ from offline_train.config import config_to_dict, load_config, TrainConfig
 from safetensors import safe_open, SafetensorError
 from safetensors.torch import save_file
 import torch
+from torch.utils.tensorboard import SummaryWriter
 import yaml
 
 
@@ -42,9 +44,14 @@ class RunDir:
                               'name another folder with --out, or continue it with --resume')
         (path / 'checkpoints').mkdir(parents=True, exist_ok=True)
         parents = []
-        if config.model.initial:
-            parent = cls.open(Path(config.model.initial))
-            parents = [{**parent.provenance(), 'step': parent.load_checkpoint().step}]
+        for role, parent_path in (('initial', config.model.initial),
+                                  ('teacher', config.teacher.path)):
+            if parent_path and (Path(parent_path) / 'config.yaml').is_file():
+                parent = cls.open(Path(parent_path))
+                parents.append({'role': role, **parent.provenance(),
+                                'step': parent.load_checkpoint().step})
+            elif role == 'initial' and parent_path:
+                cls.open(Path(parent_path))
         _write_yaml(path / 'config.yaml', config_to_dict(config))
         _write_yaml(path / 'provenance.yaml', {**provenance(), 'parents': parents})
         return cls(path)
@@ -66,10 +73,12 @@ class RunDir:
             (self.path / 'provenance.yaml').read_text(encoding='utf-8'))
         return content
 
-    def log(self, record: Mapping[str, Any]) -> None:
-        """Append one record to the log."""
-        with (self.path / 'log.jsonl').open('a', encoding='utf-8') as out:
-            out.write(json.dumps(record) + '\n')
+    def records(self) -> List[Dict[str, Any]]:
+        """Return the records of the log, oldest first."""
+        path = self.path / 'log.jsonl'
+        if not path.is_file():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines()]
 
     def checkpoints(self) -> List[Path]:
         """Return the checkpoints, oldest first."""
@@ -86,19 +95,56 @@ class RunDir:
             old.unlink()
         return target
 
-    def load_checkpoint(self, name: str = 'latest') -> Checkpoint:
-        """Return a checkpoint: the latest, or the one of a step such as '400'."""
+    def find_checkpoint(self, name: str = 'latest') -> Path:
+        """Return the file of a checkpoint: the latest, or the one of a step such as '400'."""
         found = self.checkpoints()
         if name != 'latest':
             found = [path for path in found if int(path.stem.split('_')[1]) == int(name)]
         if not found:
             raise InputError(f'{self.path}: expected a checkpoint ({name}), found none')
+        return found[-1]
+
+    def load_checkpoint(self, name: str = 'latest') -> Checkpoint:
+        """Return a checkpoint: the latest, or the one of a step such as '400'."""
+        path = self.find_checkpoint(name)
         try:
-            with safe_open(found[-1], framework='pt') as file:
+            with safe_open(path, framework='pt') as file:
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 return Checkpoint(int(file.metadata()['step']), tensors)
         except (SafetensorError, OSError) as error:
-            raise InputError(f'{found[-1]}: expected a whole safetensors file: {error}') from error
+            raise InputError(f'{path}: expected a whole safetensors file: {error}') from error
+
+
+class RunLog:
+    """
+    The log of a run that is at `step`: JSON lines and TensorBoard events, each step once.
+
+    What an interrupted run had written beyond its last checkpoint is taken out, because those
+    steps are made again.
+    """
+
+    def __init__(self, run: RunDir, step: int) -> None:
+        self._path = run.path / 'log.jsonl'
+        kept = [json.dumps(record) for record in run.records() if record['step'] <= step]
+        self._path.write_text(''.join(f'{line}\n' for line in kept), encoding='utf-8')
+        self._events = SummaryWriter(str(run.path / 'tensorboard'), purge_step=step + 1)
+        self.last: Dict[str, Any] = {}
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append one record: `step`, numbers, and mappings of numbers by name."""
+        self.last = dict(record)
+        with self._path.open('a', encoding='utf-8') as out:
+            out.write(json.dumps(self.last) + '\n')
+        step = self.last['step']
+        for name, value in self.last.items():
+            parts = value if isinstance(value, dict) else {'': value}
+            for part, number in parts.items():
+                if name != 'step' and number is not None:
+                    self._events.add_scalar(f'{name}/{part}' if part else name, number, step)
+
+    def close(self) -> None:
+        """Write out what the events still hold back."""
+        self._events.close()
 
 
 @dataclass(frozen=True)

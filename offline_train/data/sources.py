@@ -39,6 +39,13 @@ class Sources:
     """What the manifest says of the training data."""
 
 
+def label_map_of(config: DataConfig) -> LabelMap:
+    """Return the classes a configuration's data are labelled with; nothing else is opened."""
+    if config.dataset:
+        return load_dataset(config.dataset).label_map
+    return load_label_map(Path(config.label_map) if config.label_map else None)
+
+
 def open_sources(config: DataConfig) -> Sources:
     """
     Open the data set or the folders a configuration names, masks checked.
@@ -51,7 +58,7 @@ def open_sources(config: DataConfig) -> Sources:
     if not config.train and unlabeled is None:
         raise ConfigError('data: expected dataset and root, or train folders with IMG/ and GT/, '
                           'such as data.train=[scenes/train], or unlabeled folders for a teacher')
-    label_map = load_label_map(Path(config.label_map) if config.label_map else None)
+    label_map = label_map_of(config)
     train, validation = (open_frames(folders, label_map, config.cache) if folders else None
                          for folders in (config.train, config.validation))
     entry = {'name': config.name, 'licence': config.licence, 'url': config.url}
