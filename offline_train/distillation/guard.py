@@ -65,6 +65,6 @@ class DivergenceGuard:
     def _stop(self, what: str) -> None:
         term = f'distil.{self._term}'
         raise TrainingDiverged(
-            f'{term} has diverged: it {what} (least mean so far {self._least:.4g}, '
-            f'{term}_limit {self._limit:g}). Lower {term}, raise {term}_temperature or lower '
-            'optim.learning_rate')
+            f'{term} has diverged: it {what} (least mean so far {self._least:.4g}, counted as '
+            f'{self._floor:g} or more; {term}_limit {self._limit:g}). Lower {term}, raise '
+            f'{term}_temperature or lower optim.learning_rate')
