@@ -43,7 +43,7 @@ def object_counts(truth_HW: np.ndarray, predicted_HW: np.ndarray, class_id: int)
     number, labels_HW, stats, _ = cv2.connectedComponentsWithStats(
         truth.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     areas_px = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)  # row 0 is all that is no object
-    hit_px = np.bincount(labels_HW[truth & (predicted_HW == class_id)], minlength=number)[1:]
+    hit_px = np.bincount(labels_HW[predicted_HW == class_id], minlength=number)[1:]
     bins = np.searchsorted(SIZES_PX, areas_px, side='right') - 1
     columns = (np.ones_like(areas_px), 2 * hit_px >= areas_px, hit_px > 0, areas_px, hit_px)
     for column, values in enumerate(columns):
