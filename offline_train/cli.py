@@ -23,6 +23,7 @@ STAGES = {
     'evaluate': 'score a bundle on image folders',
     'bench': 'latency, memory and energy of bundles on this machine (no torch)',
     'report': 'tables and figures of runs, beside the paper',
+    'step_times': 'time the steps of several configurations, for controls of equal compute',
     'tune_alerts': 'find alert thresholds of a class on validation flights',
 }
 """Sub-commands: each is the module offline_train.<name> with add_arguments and main."""

@@ -97,17 +97,7 @@ def train(run: RunDir) -> None:
                           f'processes x optim.accumulate {config.optim.accumulate}, '
                           f'got {config.optim.batch}')
     sources = open_sources(config.data)
-    classes = len(sources.label_map)
-    weights_C = torch.from_numpy(class_weights(
-        sources.train.counts.sum(axis=0) if sources.train else np.ones(classes),
-        config.loss.class_weight_power, config.loss.class_weight_max))
-    lesson = _open_lesson(config, sources, accelerator)
-
-    torch.manual_seed(config.run.seed)
-    network = build_model(config.model, classes, config.input, fresh=not run.checkpoints())
-    if accelerator.num_processes > 1 and accelerator.device.type == 'cuda':
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    state = TrainingState(Objective(network, config, weights_C, lesson), config, accelerator)
+    state = open_state(config, sources, accelerator, fresh=not run.checkpoints())
     if run.checkpoints():
         state.load(run)
     elif config.model.initial:
@@ -116,6 +106,21 @@ def train(run: RunDir) -> None:
         print(f'{run.path} has all its {config.optim.steps} steps')
         return
     _loop(run, config, accelerator, sources, state)
+
+
+def open_state(config: TrainConfig, sources: Sources, accelerator: Accelerator, *,
+               fresh: bool = True) -> TrainingState:
+    """Return the state before the first step; `fresh`: from the weights the config names."""
+    classes = len(sources.label_map)
+    weights_C = torch.from_numpy(class_weights(
+        sources.train.counts.sum(axis=0) if sources.train else np.ones(classes),
+        config.loss.class_weight_power, config.loss.class_weight_max))
+    lesson = _open_lesson(config, sources, accelerator)
+    torch.manual_seed(config.run.seed)
+    network = build_model(config.model, classes, config.input, fresh=fresh)
+    if accelerator.num_processes > 1 and accelerator.device.type == 'cuda':
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return TrainingState(Objective(network, config, weights_C, lesson), config, accelerator)
 
 
 def _loop(run: RunDir, config: TrainConfig, accelerator: Accelerator, sources: Sources,
@@ -131,7 +136,7 @@ def _loop(run: RunDir, config: TrainConfig, accelerator: Accelerator, sources: S
                   f'{config.optim.batch} crops on {accelerator.num_processes} x '
                   f'{accelerator.device}, {config.optim.precision}')
     started_s, seen = time.perf_counter(), []
-    for batch in _batches(sources, config, first, accelerator):
+    for batch in batches(sources, config, first, accelerator):
         rate = learning_rate(state.step, config.optim)
         seen.append(state.update(batch))
         bar.update()
@@ -171,7 +176,7 @@ def _open_lesson(config: TrainConfig, sources: Sources,
     return Lesson(teacher, cache)
 
 
-def _batches(sources: Sources, config: TrainConfig, first_step: int,
+def batches(sources: Sources, config: TrainConfig, first_step: int,
              accelerator: Accelerator) -> Iterator[Batch]:
     """Yield this process's crops of each step; which crop is which depends on its index alone."""
     dataset = CropDataset(sources.train, sources.label_map, config, sources.unlabeled)
