@@ -8,19 +8,35 @@ uninterrupted one would have seen, whatever the number of loader processes.
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Dict, Tuple
 
 import cv2
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import IGNORE_INDEX, LabelMap
 import numpy as np
-from offline_train.config import AugmentConfig, TrainConfig
+from offline_train.config import TrainConfig
+from offline_train.data.copy_paste import Paster
 from offline_train.data.folder import Frames
+from offline_train.data.tones import change_tones, transforms
 import torch
 from torch.utils.data import Dataset
 
 BLOCK_PX = 32
 """Side of the blocks among which an object is drawn, source pixels."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a crop shows of a frame."""
+
+    part: Tuple[slice, slice]
+    """Rows and columns of the frame, before the window is turned."""
+    matrix: np.ndarray
+    """3x3, maps (x, y) of the crop to (x, y) of the frame."""
+    turned: bool
+    frame_px: Tuple[float, float]
+    """Height and width that the whole frame would have at this zoom."""
 
 
 class CropDataset(Dataset[Dict[str, torch.Tensor]]):
@@ -42,6 +58,7 @@ class CropDataset(Dataset[Dict[str, torch.Tensor]]):
                  unlabeled: Frames | None = None) -> None:
         if frames is None and unlabeled is None:
             raise ConfigError('data: expected frames with or without labels, got neither')
+        transforms()  # a missing package is said now, not by a loader process
         self._frames = frames
         self._unlabeled = unlabeled
         self._config = config
@@ -52,23 +69,30 @@ class CropDataset(Dataset[Dict[str, torch.Tensor]]):
                             for c in range(len(label_map))}
         if frames is not None and len(self._present) == 0:
             raise ConfigError('data.train: expected labelled pixels, every mask is ignored')
+        self._paster = Paster(frames, label_map, self._focus, config.augment) \
+            if frames is not None and config.augment.copy_paste > 0 else None
 
     def __len__(self) -> int:
         return self._config.optim.steps * self._config.optim.batch
 
     def __getitem__(self, index: int) -> Dict[str, torch.Tensor]:
+        augment, stride = self._config.augment, self._config.loss.stride
         rng = np.random.default_rng((self._config.run.seed, index))
         frame, image, mask, centre = self._draw_frame(rng)
         window = self._draw_window(mask.shape, centre, rng)
-        crop, target, matrix = self._cut(image, mask, window)
-        if rng.random() < self._config.augment.flip:
-            crop, target = crop[:, ::-1], target[:, ::-1]
+        crop, target = _cut(image, mask, window, (augment.crop_width, augment.crop_height))
+        labelled = self._frames is not None and frame < len(self._frames)
+        if self._paster is not None and labelled and rng.random() < augment.copy_paste:
+            self._paster.paste(crop, target, frame, window.frame_px, rng)
+        image_CHW, target_HW = change_tones(crop, augment, rng), torch.from_numpy(target)
+        matrix = window.matrix
+        if rng.random() < augment.flip:
+            flip = transforms().horizontal_flip
+            image_CHW, target_HW = flip(image_CHW), flip(target_HW)
             matrix = matrix @ np.array([[-1, 0, crop.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
-        crop = change_tones(np.ascontiguousarray(crop), self._config.augment, rng)
-        stride = self._config.loss.stride
         phase_y, phase_x = rng.integers(stride, size=2)
-        target = np.ascontiguousarray(target[phase_y::stride, phase_x::stride])
-        return {'image': torch.from_numpy(crop), 'target': torch.from_numpy(target),
+        return {'image': image_CHW.permute(1, 2, 0).contiguous(),
+                'target': target_HW[phase_y::stride, phase_x::stride].contiguous(),
                 'frame': torch.tensor(frame, dtype=torch.int64),
                 'window': torch.from_numpy(matrix[:2].astype(np.float32).ravel())}
 
@@ -103,11 +127,12 @@ class CropDataset(Dataset[Dict[str, torch.Tensor]]):
         return -1
 
     def _draw_window(self, shape: Tuple[int, ...], centre: Tuple[int, int] | None,
-                     rng: np.random.Generator) -> Tuple[int, int, int, int]:
+                     rng: np.random.Generator) -> Window:
         """
-        Return a window around `centre` (y, x) as y, x, rows and columns of the frame.
+        Return a window around `centre` (y, x) of a frame of that shape, or anywhere.
 
-        Its zoom is relative to the deployed, stretched size.
+        Its zoom is relative to the deployed, stretched size. It is turned about its middle and
+        then shifted so far that it still holds `centre`; its corners may leave the frame.
         """
         augment, deployed = self._config.augment, self._config.input
         size = (augment.crop_height, augment.crop_width)
@@ -123,20 +148,41 @@ class CropDataset(Dataset[Dict[str, torch.Tensor]]):
                 start = min(max(start, 0), length - span)
             corner.append(start)
             extent.append(span)
-        return corner[0], corner[1], extent[0], extent[1]
+        step_y, step_x = extent[0] / size[0], extent[1] / size[1]
+        matrix = np.array([[step_x, 0, corner[1] + step_x / 2 - 0.5],
+                           [0, step_y, corner[0] + step_y / 2 - 0.5], [0, 0, 1]])
+        turned = augment.rotate > 0
+        if turned:
+            middle = ((size[1] - 1) / 2, (size[0] - 1) / 2)
+            angle = rng.uniform(-augment.rotate, augment.rotate)
+            matrix = matrix @ np.vstack([cv2.getRotationMatrix2D(middle, angle, 1), [0, 0, 1]])
+        if turned and centre is not None:
+            x, y, _ = np.linalg.solve(matrix, [centre[1], centre[0], 1])
+            shift = np.eye(3)
+            shift[0, 2] = x - np.clip(x, 0.1 * size[1], 0.9 * size[1])
+            shift[1, 2] = y - np.clip(y, 0.1 * size[0], 0.9 * size[0])
+            matrix = matrix @ shift
+        part = (slice(corner[0], corner[0] + extent[0]), slice(corner[1], corner[1] + extent[1]))
+        return Window(part, matrix, turned, (shape[0] / step_y, shape[1] / step_x))
 
-    def _cut(self, image: np.ndarray, mask: np.ndarray, window: Tuple[int, int, int, int]) \
-            -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a window of image and mask at the crop's size, and the 3x3 matrix back."""
-        top, left, rows, columns = window
-        size = (self._config.augment.crop_width, self._config.augment.crop_height)
-        part = np.s_[top:top + rows, left:left + columns]
-        crop = cv2.resize(image[part], size, interpolation=cv2.INTER_LINEAR)
-        target = cv2.resize(mask[part], size, interpolation=cv2.INTER_NEAREST_EXACT)
-        step_x, step_y = columns / size[0], rows / size[1]
-        matrix = np.array([[step_x, 0, left + step_x / 2 - 0.5],
-                           [0, step_y, top + step_y / 2 - 0.5], [0, 0, 1]])
-        return crop, target, matrix
+
+def _cut(image: np.ndarray, mask: np.ndarray, window: Window,
+         size: Tuple[int, int]) -> Tuple[np.ndarray, np.ndarray]:
+    """
+    Return what a window shows of image and mask, resampled once to `size` (width, height).
+
+    Outside the frame the image is reflected and nothing is labelled. OpenCV does it: zoom and
+    rotation are one matrix, so that a turned crop has no blank corners where the frame goes on.
+    """
+    if not window.turned:  # four times as fast as by the matrix, to the same pixels
+        return (cv2.resize(image[window.part], size, interpolation=cv2.INTER_LINEAR),
+                cv2.resize(mask[window.part], size, interpolation=cv2.INTER_NEAREST_EXACT))
+    matrix = window.matrix[:2]
+    crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REFLECT_101)
+    target = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP,
+                            borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE_INDEX)
+    return crop, target
 
 
 def _object_centre(is_class_HW: np.ndarray, rng: np.random.Generator) -> Tuple[int, int]:
@@ -146,38 +192,15 @@ def _object_centre(is_class_HW: np.ndarray, rng: np.random.Generator) -> Tuple[i
     Objects are told apart by coarse blocks, not by connected regions: a sixth of the time, and
     all that is wanted is that a crowd or a truck does not outvote a lone person.
     """
-    rows, columns = np.divmod(np.flatnonzero(is_class_HW), is_class_HW.shape[1])
-    if len(rows) == 0:
+    starts = [np.arange(0, length, BLOCK_PX) for length in is_class_HW.shape]
+    rows = np.logical_or.reduceat(is_class_HW, starts[0], axis=0)
+    blocks = np.argwhere(np.logical_or.reduceat(rows, starts[1], axis=1)) * BLOCK_PX
+    if len(blocks) == 0:
         raise ConfigError('expected pixels of the class in a frame that counts some')
-    _, first = np.unique((rows // BLOCK_PX) * 65536 + columns // BLOCK_PX, return_index=True)
-    chosen = int(first[rng.integers(len(first))])
-    return int(rows[chosen]), int(columns[chosen])
-
-
-def change_tones(crop: np.ndarray, augment: AugmentConfig,
-                 rng: np.random.Generator) -> np.ndarray:
-    """Return the RGB uint8 crop with changed gain, gamma, saturation, sometimes degraded."""
-    levels = np.arange(256, dtype=np.float32)
-    gamma = np.exp(rng.uniform(-augment.tone, augment.tone))
-    contrast = 1 + rng.uniform(-augment.tone, augment.tone)
-    gains = 1 + rng.uniform(-augment.tone / 3, augment.tone / 3, 3)
-    shift = rng.uniform(-augment.brightness, augment.brightness)
-    base = 255 * (levels / 255) ** gamma
-    curves = ((base[:, None] - 128) * contrast + 128) * gains + shift
-    crop = cv2.LUT(crop, np.clip(curves, 0, 255).astype(np.uint8)[None])
-    saturation = 1 + rng.uniform(-augment.saturation, augment.saturation)
-    grey = cv2.cvtColor(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    crop = cv2.addWeighted(crop, saturation, grey, 1 - saturation, 0)
-    if rng.random() < augment.degrade:
-        crop = cv2.GaussianBlur(crop, (3, 3), rng.uniform(0.3, 0.8))
-    if rng.random() < augment.degrade:
-        noise = rng.integers(-12, 13, (*crop.shape[:2], 1), dtype=np.int16)
-        crop = np.clip(crop.astype(np.int16) + noise, 0, 255).astype(np.uint8)
-    if rng.random() < augment.degrade:
-        quality = int(rng.integers(40, 95))
-        _, coded = cv2.imencode('.jpg', crop, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        crop = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
-    return crop
+    top, left = blocks[rng.integers(len(blocks))]
+    block = is_class_HW[top:top + BLOCK_PX, left:left + BLOCK_PX]
+    y, x = divmod(int(block.argmax()), block.shape[1])
+    return int(top) + y, int(left) + x
 
 
 def class_weights(counts: np.ndarray, power: float, maximum: float) -> np.ndarray:

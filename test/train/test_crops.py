@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip('torch', reason='training needs torch')
+pytest.importorskip('torchvision', reason='the augmentation needs torchvision')
 
 from evit_seg.core.errors import ConfigError  # noqa: E402, I100
 from evit_seg.core.labels import load_label_map  # noqa: E402
@@ -47,8 +48,9 @@ def blocks(seed, count=4, size=(6, 8)):
     return MemoryFrames(pairs)
 
 
-def test_crops_depend_on_seed_and_index_alone():
-    config = load_config(None, TINY)
+@pytest.mark.parametrize('rotate', [0, 30])
+def test_crops_depend_on_seed_and_index_alone(rotate):
+    config = load_config(None, [*TINY, f'augment.rotate={rotate}', 'augment.degrade=0.5'])
     first, second = (CropDataset(blocks(5), LABELS, config, blocks(6)) for _ in range(2))
     ahead = {index: second[index] for index in reversed(range(8))}
     for index in range(8):
@@ -68,30 +70,33 @@ def test_a_sample_has_the_shapes_and_types_of_the_interface():
     assert sample['window'].shape == (6,) and sample['window'].dtype == torch.float32
 
 
-def test_focus_crops_hold_their_class():
+@pytest.mark.parametrize('rotate', [0, 180])
+def test_focus_crops_hold_their_class(rotate):
     config = load_config(None, [*TINY, 'augment.focus_fraction=1.0', 'augment.focus=[person]',
-                                'loss.stride=1', 'optim.batch=20'])
+                                'loss.stride=1', 'optim.batch=20', f'augment.rotate={rotate}'])
     person = LABELS.by_slug('person').id
     assert blocks(5).counts[:, person].any()
     dataset = CropDataset(blocks(5), LABELS, config)
     assert all((dataset[index]['target'] == person).any() for index in range(20))
 
 
-@pytest.mark.parametrize('flip', [0.0, 1.0])
-def test_the_window_leads_back_to_the_frame(flip):
+@pytest.mark.parametrize('overrides', [
+    ['augment.flip=0'], ['augment.flip=1'], ['augment.flip=0', 'augment.rotate=180'],
+    ['augment.flip=1', 'augment.rotate=30']])
+def test_the_window_leads_back_to_the_frame(overrides):
     frames = blocks(7)
-    dataset = CropDataset(frames, LABELS, load_config(None, [*PLAIN, f'augment.flip={flip}']))
+    dataset = CropDataset(frames, LABELS, load_config(None, [*PLAIN, *overrides]))
     for index in range(10):
         sample = dataset[index]
         image, mask = frames.read(int(sample['frame']))
         matrix = sample['window'].numpy().reshape(2, 3)
         size, back = (64, 32), cv2.WARP_INVERSE_MAP
         wanted = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | back,
-                                borderMode=cv2.BORDER_REPLICATE)
-        truth = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST | back)
+                                borderMode=cv2.BORDER_REFLECT_101)
+        truth = cv2.warpAffine(mask, matrix, size, flags=cv2.INTER_NEAREST | back, borderValue=255)
         inner = np.s_[1:-1, 1:-1]  # at a window's edge, resizing does not look beyond it
         difference = np.abs(wanted.astype(int) - sample['image'].numpy())[inner]
-        assert difference.max() <= 4
+        assert difference.max() <= 6
         assert (truth == sample['target'].numpy()).mean() > 0.99
 
 
