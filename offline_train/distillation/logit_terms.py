@@ -60,7 +60,7 @@ def dist(student_NCHW: Tensor, teacher_NCHW: Tensor, inter: float = 1.0,
     Between: at each pixel over the classes. Within: for each class over all pixels of the batch,
     which are the instances here. Each part lies in 0 (perfectly correlated) to 2; logits are
     turned into probabilities first, without a temperature. Until the backward pass it holds about
-    nine float32 maps of the logits' shape. Source: DIST, Huang et al. 2022, arXiv 2205.10536,
+    five float32 maps of the logits' shape. Source: DIST, Huang et al. 2022, arXiv 2205.10536,
     eqs. 8 to 10 and the authors' code for segmentation.
     """
     student, teacher = _aligned(student_NCHW, teacher_NCHW)

@@ -183,6 +183,7 @@ def test_a_rare_class_counts_within_dist():
     _, teacher = random_pair()
     teacher[:, 4] -= 14.0  # a probability of about 1e-6
     student = teacher.clone()
+    assert dist(student, teacher, 0.0, 1.0).item() == pytest.approx(0, abs=1e-4)
     student[:, 4] = teacher[:, 4].flip(2)  # its pixels in the wrong places
     assert dist(student, teacher, 0.0, 1.0).item() > 0.1
 
