@@ -11,6 +11,7 @@ import argparse
 
 from evit_seg.core.errors import ConfigError
 from offline_train import train as train_stage
+from offline_train.config import TrainConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,9 +29,11 @@ terms: mse, kl, cwd, dist on logits; mimic, generation on feature maps (run fold
 
 def main(args: argparse.Namespace) -> int:
     """Run `offline_train distil`."""
-    run = train_stage.open_run(args)
-    if not run.config().teacher.path:
+    train_stage.run_stage(args, _check_teacher)
+    return 0
+
+
+def _check_teacher(config: TrainConfig) -> None:
+    if not config.teacher.path:
         raise ConfigError('teacher.path: expected a run folder, a bundle or an ONNX file, got '
                           'none; without a teacher the stage is `offline_train train`')
-    train_stage.train(run)
-    return 0

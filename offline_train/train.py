@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 import time
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 from accelerate import Accelerator, DistributedDataParallelKwargs
 import cv2
@@ -54,29 +54,41 @@ every key with its meaning stands in offline_train/config.py"""
 
 def main(args: argparse.Namespace) -> int:
     """Run `offline_train train`."""
-    run = open_run(args)
-    if run.config().teacher.path:
-        raise ConfigError('teacher.path: expected none for train; with a teacher the stage is '
-                          '`offline_train distil`')
-    train(run)
+    run_stage(args, _check_alone)
     return 0
 
 
-def open_run(args: argparse.Namespace) -> RunDir:
-    """Return the run to go on with, or a new one; of several processes the first makes it."""
+def _check_alone(config: TrainConfig) -> None:
+    if config.teacher.path:
+        raise ConfigError('teacher.path: expected none for train; with a teacher the stage is '
+                          '`offline_train distil`')
+
+
+def run_stage(args: argparse.Namespace, check: Callable[[TrainConfig], None]) -> None:
+    """
+    Go on with a run, or make a new one and train it to its end.
+
+    `check` raises where the configuration is not the stage's. A new run's folder is made when the
+    data have been read once and found whole; of several processes the first makes it.
+    """
     if args.resume is not None:
         if args.config is not None or args.out is not None or args.overrides:
             raise ConfigError("--resume takes the run's own configuration: leave out --config, "
                               '--out and overrides')
-        return RunDir.open(args.resume)
+        run = RunDir.open(args.resume)
+        check(run.config())
+        train(run, open_sources(run.config().data))
+        return
     if args.out is None:
         raise ConfigError('--out: expected the name of a new run folder')
     config = load_config(args.config, args.overrides)
+    check(config)
+    sources = open_sources(config.data)
     accelerator = accelerator_for(config)
     if accelerator.is_main_process:
         RunDir.create(args.out, config)
     accelerator.wait_for_everyone()
-    return RunDir.open(args.out)
+    train(RunDir.open(args.out), sources)
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
@@ -85,7 +97,7 @@ def accelerator_for(config: TrainConfig) -> Accelerator:
         DistributedDataParallelKwargs(find_unused_parameters=True)])
 
 
-def train(run: RunDir) -> None:
+def train(run: RunDir, sources: Sources) -> None:
     """Train a run to its last step, from its latest checkpoint if it has one."""
     config = run.config()
     if config.run.threads:
@@ -96,7 +108,6 @@ def train(run: RunDir) -> None:
         raise ConfigError(f'optim.batch: expected a multiple of {accelerator.num_processes} '
                           f'processes x optim.accumulate {config.optim.accumulate}, '
                           f'got {config.optim.batch}')
-    sources = open_sources(config.data)
     state = open_state(config, sources, accelerator, fresh=not run.checkpoints())
     if run.checkpoints():
         state.load(run)
@@ -134,7 +145,7 @@ def _loop(run: RunDir, config: TrainConfig, accelerator: Accelerator, sources: S
         frames = sum(len(f) for f in (sources.train, sources.unlabeled) if f)
         bar.write(f'{frames} frames, {parameters} parameters, steps {first} to {steps} of '
                   f'{config.optim.batch} crops on {accelerator.num_processes} x '
-                  f'{accelerator.device}, {config.optim.precision}')
+                  f'{accelerator.device.type}, {config.optim.precision}')
     started_s, seen = time.perf_counter(), []
     for batch in batches(sources, config, first, accelerator):
         rate = learning_rate(state.step, config.optim)
@@ -200,7 +211,7 @@ def _one_thread(_worker: int) -> None:
 
 def _record(step: int, seen: List[Dict[str, float]], rate: float,
             images_per_s: float) -> Dict[str, Any]:
-    means = {name: round(sum(terms[name] for terms in seen) / len(seen), 5) for name in seen[0]}
+    means = {name: round(sum(terms[name] for terms in seen) / len(seen), 7) for name in seen[0]}
     loss = means.pop('loss')
     return {'step': step, 'loss': loss, 'terms': means, 'learning_rate': rate,
             'images_per_s': round(images_per_s, 2)}

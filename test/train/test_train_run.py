@@ -3,7 +3,6 @@
 """A tiny network goes the whole way: trained, resumed, exported, opened by the Segmenter."""
 from __future__ import annotations
 
-import argparse
 import json
 
 import cv2
@@ -22,32 +21,12 @@ from offline_train import train as train_stage  # noqa: E402
 from offline_train.config import InputConfig, ModelConfig  # noqa: E402
 from offline_train.models import build_model  # noqa: E402
 from offline_train.run_dir import RunDir  # noqa: E402
-
-TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.crop_width=64',
-        'model.widths=[4, 4, 8, 8, 8]', 'optim.steps=4', 'optim.batch=2', 'optim.precision=fp32',
-        'optim.warm_up=1', 'run.log_every=1', 'run.validate_every=2', 'run.threads=1',
-        'data.workers=0']
+from tiny_runs import losses, parse, TINY, write_scenes  # noqa: E402
 
 
 @pytest.fixture
 def scenes(tmp_path):
-    """Return a folder with four 96x128 frames under train/: noise around a colour per class."""
-    rng = np.random.default_rng(5)
-    for part in ('IMG', 'GT'):
-        (tmp_path / 'train' / part).mkdir(parents=True)
-    for index in range(4):
-        mask = np.repeat(rng.integers(0, 14, (6, 8)), 16, axis=0).repeat(16, axis=1)
-        mask = mask.astype(np.uint8)
-        image = (mask[..., None] * 17 + rng.integers(0, 17, (96, 128, 3))).astype(np.uint8)
-        cv2.imwrite(str(tmp_path / 'train' / 'IMG' / f'{index}.png'), image)
-        cv2.imwrite(str(tmp_path / 'train' / 'GT' / f'{index}.png'), mask)
-    return tmp_path / 'train'
-
-
-def parse(stage, *words):
-    parser = argparse.ArgumentParser()
-    stage.add_arguments(parser)
-    return parser.parse_args([str(word) for word in words])
+    return write_scenes(tmp_path)
 
 
 def train(scenes, out, *overrides):
@@ -56,11 +35,6 @@ def train(scenes, out, *overrides):
                  f'data.validation={folder}', *overrides)
     assert train_stage.main(args) == 0
     return RunDir.open(out)
-
-
-def losses(run):
-    records = [json.loads(line) for line in (run.path / 'log.jsonl').read_text().splitlines()]
-    return {r['step']: r['loss'] for r in records if 'loss' in r}
 
 
 def test_train_export_open_and_evaluate(scenes, tmp_path, capsys):
@@ -132,6 +106,37 @@ def test_a_run_is_not_overwritten_and_resume_takes_no_new_settings(scenes, tmp_p
         RunDir.open(tmp_path / 'nothing')
     with pytest.raises(InputError, match='expected a checkpoint'):
         RunDir.open(tmp_path / 'run').load_checkpoint('77')
+
+
+def _cut_a_png(scenes):
+    path = scenes / 'GT' / '2.png'
+    path.write_bytes(path.read_bytes()[:-30])
+    return r'GT/2\.png'
+
+
+def _colour_a_mask(scenes):
+    cv2.imwrite(str(scenes / 'GT' / '1.png'), np.zeros((96, 128, 3), np.uint8))
+    return r'GT/1\.png.*one channel'
+
+
+def _write_an_unknown_id(scenes):
+    cv2.imwrite(str(scenes / 'GT' / '3.png'), np.full((96, 128), 200, np.uint8))
+    return r'GT/3\.png.*200'
+
+
+def _empty_the_folder(scenes):
+    for path in scenes.glob('*/*.png'):
+        path.unlink()
+    return 'train/IMG'
+
+
+@pytest.mark.parametrize('spoil', [_cut_a_png, _colour_a_mask, _write_an_unknown_id,
+                                   _empty_the_folder])
+def test_bad_data_are_named_before_anything_is_made(scenes, tmp_path, spoil):
+    said = spoil(scenes)
+    with pytest.raises(InputError, match=said):
+        train(scenes, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
 
 
 def test_a_truncated_checkpoint_is_named(scenes, tmp_path):
