@@ -118,6 +118,7 @@ def test_ina3221_of_new_kernels_takes_the_board_rail(tree):
 def test_ina3221_without_a_board_rail_sums_what_answers(tree):
     root = jetson(tree, 'VDD_GPU_SOC')
     other = NEW.replace('1-0040/hwmon/hwmon3', '1-0041/hwmon/hwmon4')
+    tree({'in4_label': 'a shunt, in microvolts', 'in4_input': 9000}, NEW)
     tree({'in1_label': 'SWITCHED_OFF', 'curr1_input': 4, 'in2_label': 'VIN_SYS_5V0',
           'in2_input': 4968, 'curr2_input': 1000}, other)
     sensor = power.open_ina3221(root)
@@ -198,6 +199,14 @@ def test_a_sensor_that_stops_gives_no_energy(fail_from):
     with power.EnergyMeter(Steps(fail_from)) as meter:
         pass
     assert meter.joules is None and 'steps stopped answering' in meter.failure
+
+
+def test_a_gap_in_the_readings_gives_no_energy_either():
+    sensor = Steps(fail_from=2, wake_at=4)  # at the fourth the second is known to have failed
+    with power.EnergyMeter(sensor) as meter:
+        assert sensor.awake.wait(timeout=30)
+        sensor.fail_from = None
+    assert meter.joules is None
 
 
 class Exact:
@@ -324,6 +333,6 @@ def test_a_gpu_that_tells_no_power_is_no_sensor(tree, monkeypatch):
     root = put_program(tree({'dev/nvidiactl': ''}), 'nvidia-smi', SMI.format(power='[N/A]'))
     assert 'neither energy nor power' in power.find_sensor(root, 'cuda').reasons['nvml']
     put_program(root, 'nvidia-smi', 'echo broken driver; exit 9')
-    assert 'broken driver' in power.find_sensor(root, 'cuda').reasons['nvml']
+    assert 'ended with 9: broken driver' in power.find_sensor(root, 'cuda').reasons['nvml']
     (root / 'usr/bin/nvidia-smi').unlink()
     assert 'pip install nvidia-ml-py' in power.find_sensor(root, 'cuda').reasons['nvml']
