@@ -196,7 +196,7 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class DistilConfig:
-    """Weights of the distillation terms, any mixture; 0 turns one off. Sources in distillation/."""
+    """Weights of the distillation terms, any mixture; 0 turns one off; see distillation/."""
 
     labels: float = 1.0
     """Weight of the loss on the labels."""

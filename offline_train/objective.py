@@ -7,7 +7,6 @@ Student, adapters and terms are one module, so that several processes can share 
 """
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Dict, Optional
 

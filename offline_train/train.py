@@ -188,7 +188,7 @@ def _open_lesson(config: TrainConfig, sources: Sources,
 
 
 def batches(sources: Sources, config: TrainConfig, first_step: int,
-             accelerator: Accelerator) -> Iterator[Batch]:
+            accelerator: Accelerator) -> Iterator[Batch]:
     """Yield this process's crops of each step; which crop is which depends on its index alone."""
     dataset = CropDataset(sources.train, sources.label_map, config, sources.unlabeled)
     whole = config.optim.batch

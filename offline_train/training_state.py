@@ -33,7 +33,7 @@ class TrainingState:
         self._config = config
         self._accelerator = accelerator
         self._objective = objective.to(accelerator.device)
-        self._objective.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        objective.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
         decayed = [p for p in objective.parameters() if p.ndim > 1]

@@ -31,7 +31,7 @@ class Teacher(Protocol):
     """What distillation needs of a teacher."""
 
     def logits(self, image_NHWC: Tensor) -> Tensor:
-        """Map uint8 RGB (N, H, W, 3) to float32 logits (N, classes, h, w) on its device."""
+        """Answer uint8 RGB (N, H, W, 3) with float32 (N, classes, h, w) on its device."""
 
 
 def open_teacher(config: TeacherConfig, label_map: LabelMap, device: torch.device,
@@ -118,7 +118,7 @@ class OnnxTeacher:
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), providers=['CPUExecutionProvider'])
-        except Exception as error:  # noqa: B902  ONNX Runtime's errors share no other base
+        except Exception as error:  # ONNX Runtime raises a dozen unrelated types
             raise InputError(f'{path}: expected a readable ONNX file: {error}') from error
         inputs = self._session.get_inputs()
         self._planar = config.layout == 'nchw'

@@ -93,7 +93,7 @@ def test_importing_the_node_brings_no_training_library():
 @pytest.mark.parametrize('the_context_ended, code', [(True, 0), (False, 1)])
 def test_a_signal_in_the_middle_of_a_wait_is_an_orderly_end(tiny, the_context_ended, code):
     ending = 'rclpy.shutdown()' if the_context_ended else 'pass'
-    check = f'''
+    check = f"""
 import sys, rclpy, evit_seg.ros.node as node_module
 from rclpy._rclpy_pybind11 import RCLError
 def spin(node):
@@ -102,7 +102,7 @@ def spin(node):
 rclpy.spin = spin
 sys.argv = ['seg_node', '--ros-args', '-p', 'model:={tiny}']
 raise SystemExit(node_module.main())
-'''
+"""
     process = run_python('-c', check, domain=next_domain())
     output, _ = process.communicate(timeout=SECONDS_TO_START)
     assert process.returncode == code, output

@@ -16,7 +16,7 @@ from evit_seg.core.labels import load_label_map  # noqa: E402
 from offline_train import distil as distil_stage  # noqa: E402
 from offline_train import export as export_stage  # noqa: E402
 from offline_train import train as train_stage  # noqa: E402
-from offline_train.config import InputConfig, load_config, TeacherConfig  # noqa: E402
+from offline_train.config import load_config, TeacherConfig  # noqa: E402
 from offline_train.data.crops import CropDataset  # noqa: E402
 from offline_train.data.folder import open_frames  # noqa: E402
 from offline_train.distillation.cache import CachedLogits  # noqa: E402
@@ -159,15 +159,16 @@ def test_kept_logits_are_those_of_the_crop(scenes, tmp_path):
         def logits(self, image_NHWC):
             Places.calls += 1
             _, height, width, _ = image_NHWC.shape
-            y, x = torch.meshgrid(torch.arange(2, height, 4) - 0.5, torch.arange(2, width, 4) - 0.5,
-                                  indexing='ij')
-            return torch.stack([x / width, y / height])[None]
+            y, x = torch.meshgrid(torch.arange(2, height, 4) - 0.5,
+                                  torch.arange(2, width, 4) - 0.5, indexing='ij')
+            return torch.stack([(x + 0.5) / width, (y + 0.5) / height])[None]
 
     size = config.input
     caches = [CachedLogits(tmp_path, 'places', Places(), [frames], size) for _ in range(2)]
-    assert Places.calls == len(frames), 'the second one finds the first one\'s file'
+    assert Places.calls == len(frames), "the second one finds the first one's file"
     dataset = CropDataset(frames, label_map, config)
     height, width = frames.read(0)[1].shape
+    checked = 0
     for index in range(6):
         sample = dataset[index]
         window = sample['window'].reshape(2, 3)
@@ -175,12 +176,11 @@ def test_kept_logits_are_those_of_the_crop(scenes, tmp_path):
         assert got.shape == (2, 8, 16)
         for row, column in ((2, 3), (4, 8), (5, 12)):
             x, y = window @ torch.tensor([column * 4 + 1.5, row * 4 + 1.5, 1.0])
-            place = (float((x + 0.5) / width), float((y + 0.5) / height))
-            wanted = (place[0] - 0.0 * size.width, place[1])
-            # the map's own outermost cells are met at half a cell from the frame's border
-            if 0.05 < place[0] < 0.95 and 0.05 < place[1] < 0.95:
-                assert got[0, row, column] == pytest.approx(wanted[0], abs=0.006)
-                assert got[1, row, column] == pytest.approx(wanted[1], abs=0.009)
+            place = torch.stack([(x + 0.5) / width, (y + 0.5) / height])
+            if 0.05 < place.min() and place.max() < 0.95:  # beyond the outermost centres: constant
+                torch.testing.assert_close(got[:, row, column], place, rtol=0, atol=1e-3)
+                checked += 1
+    assert checked > 6
 
 
 @pytest.mark.parametrize('overrides, said', [

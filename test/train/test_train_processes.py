@@ -74,7 +74,7 @@ def test_frozen_batch_norm_keeps_its_statistics(scenes, alone, tmp_path):
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused():
-    with pytest.raises(ConfigError, match='multiple of optim.accumulate 3'):
+    with pytest.raises(ConfigError, match=r'multiple of optim\.accumulate 3'):
         load_config(None, [*TINY, 'optim.accumulate=3', 'optim.batch=4'])
 
 
