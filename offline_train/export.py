@@ -4,22 +4,20 @@
 Turn a run folder into a bundle: ONNX with the normalisation inside, checked against torch.
 
 The graph takes the camera's bytes (uint8, NHWC, RGB) and answers with logits at the network's
-stride. Export fails when ONNX Runtime's classes agree with torch's on less than 99.9 % of the
-cells, before anything is written.
+stride. Export fails when a variant's classes agree with torch's on too few cells (99.9 % in fp32,
+see deployed.py), before anything is written.
 """
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
-import io
+from dataclasses import dataclass, replace
 from pathlib import Path
 import tempfile
-from typing import Any, Dict, List, Sequence
-import warnings
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
 from evit_seg.core.bundle import Bundle, encode_golden, write_bundle
-from evit_seg.core.errors import BundleError
+from evit_seg.core.errors import BundleError, ConfigError
 from evit_seg.core.labels import LabelMap
 from evit_seg.core.manifest import InputSpec, Manifest, Variant
 from evit_seg.core.metrics import dataset_scores
@@ -28,146 +26,126 @@ import numpy as np
 from offline_train.calibrate import fit_temperature
 from offline_train.config import InputConfig, TrainConfig
 from offline_train.data.folder import Frames
-from offline_train.data.sources import open_sources
+from offline_train.data.sources import open_sources, Sources
+from offline_train.deployed import (
+    check_parity,
+    Deployed,
+    export_onnx,
+    ir_version,
+    MIN_AGREEMENT,
+    onnx_runner,
+    plain_attention,
+)
 from offline_train.models import build_model, stride_of
-from offline_train.run_dir import provenance, RunDir
+from offline_train.models.zoo import describe
+from offline_train.run_dir import Checkpoint, provenance, RunDir
 from offline_train.train import score_model
-import onnx
-import onnxruntime
-import torch
-from torch import nn, Tensor
+from torch import nn
 
-MIN_AGREEMENT = 0.999
-"""Smallest share of grid cells where ONNX Runtime and torch must name the same class, fp32."""
-MIN_GOLDEN_AGREEMENT = {'fp32': 0.999, 'fp16': 0.995, 'int8': 0.98}
-MODEL_FILE = 'model.onnx'
 PARITY_FRAMES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `offline_train export`."""
     parser.add_argument('--run', type=Path, required=True, help='run folder')
-    parser.add_argument('--out', type=Path, required=True,
-                        help="new bundle folder; its name is the bundle's")
+    parser.add_argument('--out', type=Path,
+                        help="new bundle folder, its name is the bundle's "
+                             "(default: RUN/bundle/<the run's name>)")
     parser.add_argument('--checkpoint', default='latest', metavar='STEP',
                         help='latest, or the step of a checkpoint')
     parser.add_argument('--opset', type=int, default=17,
-                        help='ONNX opset, 13 for JetPack 4.6 (default: %(default)s)')
+                        help='ONNX opset, 13 to 18; 13 for JetPack 4.6 (default: %(default)s)')
     parser.add_argument('--description', default='', help='one sentence for the manifest')
     parser.add_argument('--golden', type=int, default=0, metavar='INDEX',
                         help='which validation frame becomes the golden one')
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = """\
+a bundle for the drone:         offline_train export --run runs/a --out bundles/a
+for an old Jetson (TensorRT 8): offline_train export --run runs/a --out bundles/nano --opset 13
+a bundle is what `seg_node`, `offline_train evaluate` and `offline_train bench` open"""
 
 
 def main(args: argparse.Namespace) -> int:
     """Run `offline_train export`."""
-    export(RunDir.open(args.run), args.out, checkpoint=args.checkpoint, opset=args.opset,
-           description=args.description, golden=args.golden)
+    bundle = export(RunDir.open(args.run), args.out, checkpoint=args.checkpoint, opset=args.opset,
+                    description=args.description, golden=args.golden)
+    print(f'wrote {bundle.folder}')
     return 0
 
 
-class Deployed(nn.Module):
-    """
-    A network with its normalisation in front: uint8 (1, H, W, 3) in, float logits out.
+@dataclass(frozen=True)
+class Built:
+    """One model file to be: its row of the manifest, its bytes, how near it is to torch."""
 
-    Cast, subtract, multiply: folding the mean into a zero-padded convolution would be wrong at
-    the borders.
-    """
-
-    def __init__(self, network: nn.Module, config: InputConfig) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.scale: Tensor
-        self.network = network
-        self.register_buffer('mean', torch.tensor(config.mean))
-        self.register_buffer('scale', 1.0 / torch.tensor(config.std))
-
-    def forward(self, image_NHWC: Tensor) -> Tensor:
-        """Return logits (1, classes, H / stride, W / stride)."""
-        normalised = (image_NHWC.float() - self.mean) * self.scale
-        logits: Tensor = self.network(normalised.permute(0, 3, 1, 2))
-        return logits
+    variant: Variant
+    content: bytes
+    parity: Mapping[str, float]
 
 
-def export(run: RunDir, out: Path, *, checkpoint: str = 'latest', opset: int = 17,
-           description: str = '', golden: int = 0) -> Bundle:
+def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest',
+           opset: int = 17, description: str = '', golden: int = 0) -> Bundle:
     """Write a run's averaged network as a bundle and return it, opened and verified."""
     config = run.config()
     sources = open_sources(config.data)
-    label_map = sources.label_map
-    frames = sources.validation or sources.train or sources.unlabeled
-    assert frames is not None
+    split, frames = _frames(sources)
+    if not 0 <= golden < len(frames):
+        raise ConfigError(f'--golden: expected 0 to {len(frames) - 1}, got {golden!r}')
+    name = run.path.resolve().name
+    out = out or run.path / 'bundle' / name
+    if out.exists() and any(out.iterdir()):
+        raise BundleError(f'{out} exists and is not empty: choose another name with --out')
     saved = run.load_checkpoint(checkpoint)
-    network = build_model(config.model, len(label_map), config.input)
-    network.load_state_dict(saved.part('ema'))
+    network = _network(config, saved, len(sources.label_map))
     deployed = Deployed(network, config.input).eval()
 
-    model = export_onnx(deployed, config.input, opset)
-    parity = check_parity(model, deployed, network_inputs(frames, config.input, PARITY_FRAMES))
-    print(f'parity with torch: largest difference {parity["max_difference"]:.2e}, '
-          f'{parity["agreement"]:.4%} of the cells agree')
-    temperature = fit_temperature(deployed, frames, config.input, stride_of(network))
+    built = _build(deployed, config.input, opset, network_inputs(frames, config.input))
+    temperature, scores = 1.0, {}
+    if split:
+        temperature = fit_temperature(deployed, frames, config.input, stride_of(network))
+        scores = {split: _scores(network, frames, sources.label_map, config, split)}
     print(f'temperature {temperature:.3f}')
     manifest = Manifest(
-        name=out.name, label_map=label_map, input=InputSpec(), temperature=temperature,
+        name=out.name, label_map=sources.label_map, input=InputSpec(), temperature=temperature,
         description=description, data=(sources.entry,),
         normalise={'mean': list(config.input.mean), 'std': list(config.input.std),
                    'where': 'graph'},
-        variants=(Variant(MODEL_FILE, '', 0, 'onnxruntime', 'fp32', config.input.height,
-                          config.input.width, stride_of(network), opset=opset,
-                          ir_version=onnx.load_from_string(model).ir_version),),
+        variants=tuple(b.variant for b in built),
         provenance={**provenance(), 'trained': run.provenance(), 'step': saved.step,
-                    'parameters': sum(p.numel() for p in network.parameters()),
-                    'parity_with_torch': parity},
-        scores={'validation': _validation_scores(network, frames, label_map, config)})
+                    **_size(network, config.input),
+                    **{_parity_key(b.variant): dict(b.parity) for b in built}},
+        scores=scores)
     size = (config.input.width, config.input.height)
     image = cv2.resize(frames.read(golden)[0], size, interpolation=cv2.INTER_LINEAR)
-    return _write(out, manifest, model, image)
+    return _write(out, manifest, built, image)
 
 
-def export_onnx(deployed: Deployed, config: InputConfig, opset: int) -> bytes:
-    """Return the ONNX of a deployed network: static shapes, input `image`, output `logits`."""
-    example = torch.zeros(1, config.height, config.width, 3, dtype=torch.uint8)
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # shapes read while tracing are constants on purpose
-        warnings.simplefilter('ignore', torch.jit.TracerWarning)
-        warnings.simplefilter('ignore', DeprecationWarning)
-        torch.onnx.export(deployed, (example,), buffer,  # type: ignore[arg-type]
-                          input_names=['image'], output_names=['logits'], opset_version=opset,
-                          dynamo=False)
-    model = onnx.load_from_string(buffer.getvalue())
-    # The newest IR any supported ONNX Runtime reads: 1.11, the last of JetPack 4.6, takes 7.
-    model.ir_version = 7 if opset <= 13 else 8
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
+def _frames(sources: Sources) -> Tuple[str, Frames]:
+    """Return what to calibrate and score on with its split's name, '' for images without masks."""
+    for split, frames in (('validation', sources.validation), ('train', sources.train),
+                          ('', sources.unlabeled)):
+        if frames:
+            return split, frames
+    raise ConfigError('data: expected frames to check the export with, the run names none')
 
 
-def check_parity(model: bytes, deployed: Deployed,
-                 inputs: Sequence[np.ndarray]) -> Dict[str, float]:
-    """
-    Compare ONNX Runtime with torch; BundleError below MIN_AGREEMENT of equal classes.
-
-    inputs: uint8 RGB (H, W, 3) at the network's size.
-    """
-    session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
-    equal, cells, largest = 0, 0, 0.0
-    for image in inputs:
-        with torch.no_grad():
-            wanted = deployed(torch.from_numpy(image)[None]).numpy()
-        got = session.run(None, {'image': image[None]})[0]
-        largest = max(largest, float(np.abs(got - wanted).max()))
-        same = got.argmax(1) == wanted.argmax(1)
-        equal, cells = equal + int(same.sum()), cells + same.size
-    agreement = equal / cells
-    if agreement < MIN_AGREEMENT:
-        raise BundleError(f'export: ONNX Runtime and torch agree on {agreement:.4f} of the cells, '
-                          f'at least {MIN_AGREEMENT} is needed (largest difference of the logits '
-                          f'{largest:.3g}); try another --opset')
-    return {'agreement': round(agreement, 6), 'max_difference': float(f'{largest:.3g}'),
-            'frames': len(inputs)}
+def _network(config: TrainConfig, saved: Checkpoint, classes: int) -> nn.Module:
+    with plain_attention():
+        network = build_model(config.model, classes, config.input)
+    network.load_state_dict(saved.part('ema'))
+    return network
 
 
-def network_inputs(frames: Frames, config: InputConfig, count: int) -> List[np.ndarray]:
+def _build(deployed: Deployed, config: InputConfig, opset: int,
+           inputs: Sequence[np.ndarray]) -> List[Built]:
+    """Return the variants, each compared with torch."""
+    model = export_onnx(deployed, config, opset)
+    row = Variant('model.onnx', '', 0, 'onnxruntime', 'fp32', config.height, config.width,
+                  stride_of(deployed.network), opset=opset, ir_version=ir_version(opset))
+    return [Built(row, model, check_parity(row.file, onnx_runner(model), deployed, inputs))]
+
+
+def network_inputs(frames: Frames, config: InputConfig,
+                   count: int = PARITY_FRAMES) -> List[np.ndarray]:
     """Return up to `count` frames, spread over all, resized as they are when deployed."""
     indices = np.unique(np.linspace(0, len(frames) - 1, count).round().astype(int))
     size = (config.width, config.height)
@@ -175,21 +153,33 @@ def network_inputs(frames: Frames, config: InputConfig, count: int) -> List[np.n
             for i in indices]
 
 
-def _write(out: Path, manifest: Manifest, model: bytes, image: np.ndarray) -> Bundle:
+def _size(network: nn.Module, config: InputConfig) -> Dict[str, Any]:
+    """Return parameters and multiply-adds, in billions, at the deployed size."""
+    described = describe(network, (config.height, config.width))
+    return {'parameters': described.parameters, 'gmacs': round(described.gflops / 2, 4)}
+
+
+def _parity_key(variant: Variant) -> str:
+    """Return where the provenance holds a variant's parity; the plain one's has no suffix."""
+    return 'parity_with_torch' + ('' if variant.precision == 'fp32' else f'_{variant.precision}')
+
+
+def _write(out: Path, manifest: Manifest, built: Sequence[Built], image: np.ndarray) -> Bundle:
     """Write the bundle with the golden mask that the Segmenter gives for a draft of it."""
+    files = {b.variant.file: b.content for b in built}
     with tempfile.TemporaryDirectory() as scratch:
-        draft = write_bundle(Path(scratch) / out.name, manifest, {MODEL_FILE: model})
+        draft = write_bundle(Path(scratch) / out.name, manifest, files)
         segmenter = Segmenter.open(str(draft.folder))
         mask = segmenter(image, 'rgb').mask_HW
         segmenter.close()
-    golden, files = encode_golden(image, mask, MIN_GOLDEN_AGREEMENT)
-    return write_bundle(out, replace(manifest, golden=golden), {MODEL_FILE: model, **files})
+    golden, pictures = encode_golden(image, mask, MIN_AGREEMENT)
+    return write_bundle(out, replace(manifest, golden=golden), {**files, **pictures})
 
 
-def _validation_scores(network: nn.Module, frames: Frames, label_map: LabelMap,
-                       config: TrainConfig) -> Dict[str, Any]:
+def _scores(network: nn.Module, frames: Frames, label_map: LabelMap, config: TrainConfig,
+            split: str) -> Dict[str, Any]:
     scores = dataset_scores(score_model(network, frames, len(label_map), config.input))
-    return {'data': config.data.name, 'split': 'validation', 'frames': len(frames),
+    return {'data': config.data.name, 'split': split, 'frames': len(frames),
             'size': [config.input.height, config.input.width], 'miou': _rounded(scores['miou']),
             'iou': {slug: _rounded(value) for slug, value
                     in zip(label_map.slugs, scores['iou'], strict=True)}}
