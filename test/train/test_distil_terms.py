@@ -290,13 +290,21 @@ def test_a_share_that_masks_nothing_or_all_is_refused(share):
         Generation(3, 4, share)
 
 
-@pytest.mark.parametrize('name', ['mimic', 'generation'])
-def test_feature_terms_are_float32_under_autocast(name):
+@pytest.mark.parametrize(('name', 'layer'), [('mimic', 'adapter'), ('generation', 'generator')])
+def test_feature_terms_compare_in_float32_under_autocast(name, layer):
+    torch.manual_seed(4)
     term = feature_terms()[name]
+    answers = []
+    term.get_submodule(layer).register_forward_hook(lambda _m, _i, out: answers.append(out))
+    teacher = torch.randn(1, 10, 1, 2)
     with torch.autocast('cpu', torch.bfloat16):
-        loss = term(torch.randn(2, 6, 4, 6), torch.randn(2, 10, 4, 6, dtype=torch.bfloat16))
+        loss = term(torch.randn(1, 6, 1, 2), teacher)
     loss.backward()
-    assert loss.dtype == torch.float32 and torch.isfinite(loss)
+    error = (answers[0].float() - teacher).square().mean(dim=1)  # (1, 1, 2)
+    shares = [error.mean()] if name == 'mimic' else [error[..., 0], error[..., 1]]  # one is masked
+    assert answers[0].dtype == torch.bfloat16 and loss.dtype == torch.float32
+    wanted = [(share / teacher.square().mean()).item() for share in shares]
+    assert any(loss.item() == pytest.approx(value, rel=1e-5) for value in wanted)
 
 
 def noisy_fall(steps=600):
