@@ -27,6 +27,20 @@ STAGES = {
     'tune_alerts': 'find alert thresholds of a class on validation flights',
 }
 """Sub-commands: each is the module offline_train.<name> with add_arguments and main."""
+EPILOG = """\
+the way of a student:
+  offline_train datasets check lpcv2023 --root LPCV
+  offline_train train  --config config/train/lpcv.yaml --out runs/teacher \\
+                       model.name=upernet_swinv2_t data.root=LPCV
+  offline_train distil --config config/train/lpcv_distil.yaml --out runs/student \\
+                       data.root=LPCV teacher.path=runs/teacher
+  offline_train export --run runs/student --precision fp32 fp16
+  offline_train evaluate --bundle runs/student/bundle/student --dataset lpcv2023 --root LPCV \\
+                       --split val --json runs/student/evaluate.json
+  offline_train bench  runs/student/bundle/student --json runs/student/bench.json
+  offline_train report runs/* --out report
+without images: offline_train synth renders some; without a GPU: config/train/small_*.yaml.
+`offline_train STAGE --help` tells more."""
 _PLAIN_MODULES = ('torch', 'onnx', 'onnxruntime', 'cv2', 'tqdm', 'yaml', 'safetensors')
 
 
@@ -34,7 +48,9 @@ def main(argv: Optional[List[str]] = None) -> int:
     """Run one sub-command; return its exit code, an error's own code after one line about it."""
     argv = sys.argv[1:] if argv is None else argv
     wanted = argv[0] if argv and argv[0] in STAGES else None
-    parser = argparse.ArgumentParser(prog='offline_train', description='The part that stays home.')
+    parser = argparse.ArgumentParser(
+        prog='offline_train', description='The part that stays home: from images to a bundle.',
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest='stage', required=True, metavar='STAGE')
     try:
         for name, summary in STAGES.items():

@@ -177,7 +177,7 @@ def test_kept_logits_are_those_of_the_crop(scenes, tmp_path):
         for row, column in ((2, 3), (4, 8), (5, 12)):
             x, y = window @ torch.tensor([column * 4 + 1.5, row * 4 + 1.5, 1.0])
             place = torch.stack([(x + 0.5) / width, (y + 0.5) / height])
-            if 0.05 < place.min() and place.max() < 0.95:  # beyond the outermost centres: constant
+            if place.min() > 0.05 and place.max() < 0.95:  # beyond the outermost centres: constant
                 torch.testing.assert_close(got[:, row, column], place, rtol=0, atol=1e-3)
                 checked += 1
     assert checked > 6
