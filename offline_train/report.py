@@ -203,10 +203,10 @@ def _pictures(args: argparse.Namespace) -> List[Drawn]:
     rows = panels.panel_rows(spec, split, indices, segmenters, most=args.most, crop_px=args.crop)
     for segmenter in segmenters:
         segmenter.close()
-    drawing = panels.draw_panels(rows, ['image', 'truth', *named], spec.label_map,
-                                 panels.seen_classes(spec, split, indices))
+    drawing = panels.draw_panels(rows, ['image', 'truth', *named], spec.label_map)
     chosen = 'frames chosen by hand' if args.frames else \
         f'the {len(indices)} frames with most pixels of {args.most}'
     caption = (f'{spec.name}, split {split.name}: {chosen}. Untinted: background or unlabelled. '
-               'Dice is the LPCV Dice of the frame.')
+               'Dice is the LPCV Dice of the whole frame'
+               f'{f", {args.crop} px of which are drawn" if args.crop else ""}.')
     return [(Figure(f'{FIGURES}/panels', caption, svg=False), drawing)]

@@ -23,7 +23,9 @@ MARKERS = {'fp32': 'o', 'fp16': 's', 'int8': '^'}
 OTHER_MARKER = 'D'
 FRONT, BEHIND = COLOURS[0], GREY
 _MARKER_PX = 14.0
-_ANGLES_DEG = (0, 45, 90, -45, 135, 180, -90, -135)
+_ANGLES_DEG = (0, 45, 90, -45, 135, 180, -90, -135, 20, -20, 160, -160)
+_RING_PX, _RINGS, _PLAIN_RINGS = 9.0, 24, 2
+"""Labels are tried at so many distances; on the first two they need no line."""
 
 
 @dataclass(frozen=True)
@@ -152,11 +154,11 @@ def place_labels(figure: Figure, ax: Axes, points: Sequence[Point],
         place, plain = _free_place(index, markers, (box.width, box.height), taken, frame, scale)
         taken.append(place)
         middle = ((place.x0 + place.x1) / 2, (place.y0 + place.y1) / 2)
-        ax.annotate(point.label, (point.latency_ms, point.miou),
-                    xytext=tuple(ax.transData.inverted().transform(middle)), textcoords='data',
-                    ha='center', va='center', fontsize=11, zorder=4, color=colour,
-                    arrowprops=None if plain else {'arrowstyle': '-', 'color': GREY,
-                                                   'linewidth': 0.8, 'shrinkB': 6})
+        x, y = ax.transData.inverted().transform(middle)
+        if not plain:
+            ax.plot([point.latency_ms, x], [point.miou, y], color=GREY, linewidth=0.8, zorder=1.5)
+        ax.text(x, y, point.label, ha='center', va='center', fontsize=11, zorder=5, color=colour,
+                bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 0.5, 'alpha': 0.85})
 
 
 def _line_boxes(ax: Axes, front: Sequence[Point], scale: float) -> List[Bbox]:
@@ -174,22 +176,26 @@ def _free_place(index: int, markers: Sequence[np.ndarray], size: Tuple[float, fl
     """
     Return the nearest free place for a label, pixels, and whether it needs no line to its marker.
 
-    It needs one where it is far, or nearer to the marker of another.
+    It needs one where it is far, or nearer to the marker of another. Where nothing is free it
+    is the place that hides least.
     """
-    found: List[Tuple[bool, float, int, int]] = []
-    boxes = []
-    for ring in range(1, 9):
+    least: Tuple[float, Bbox] = (math.inf, frame)
+    free: List[Bbox] = []
+    for ring in range(1, _RINGS + 1):
         for angle in _ANGLES_DEG:
-            box = _beside(markers[index], size, angle, ring * 9.0 * scale)
+            box = _beside(markers[index], size, angle, ring * _RING_PX * scale)
             wide = Bbox.from_extents(box.x0 - 2, box.y0 - 2, box.x1 + 2, box.y1 + 2)
             hidden = sum(_overlap(wide, other) for other in taken)
             hidden += max(0.0, wide.width * wide.height - _overlap(wide, frame))
-            near = [_distance(box, marker) for marker in markers]
-            plain = ring <= 2 and near[index] <= min(near)
-            found.append((not plain, 0.0 if hidden < 1.0 else hidden, ring, len(boxes)))
-            boxes.append(box)
-    unclear, hidden, _, best = min(found, key=lambda item: (item[1], item[0], item[2], item[3]))
-    return boxes[best], not unclear and hidden == 0.0
+            least = min(least, (hidden, box), key=lambda item: item[0])
+            if hidden < 1.0:
+                near = [_distance(box, marker) for marker in markers]
+                if ring <= _PLAIN_RINGS and near[index] <= min(near):
+                    return box, True
+                free.append(box)
+        if free and ring >= _PLAIN_RINGS:
+            return free[0], False
+    return least[1], False
 
 
 def _beside(at: np.ndarray, size: Tuple[float, float], angle_deg: float, gap: float) -> Bbox:

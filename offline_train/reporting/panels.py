@@ -22,9 +22,11 @@ from offline_train.data.dataset_frames import read_dataset_pair
 from offline_train.data.dataset_masks import MaskReader
 from offline_train.data.dataset_split import Split
 from offline_train.evaluate import check_label_map
-from offline_train.reporting.style import GREY, INK, new_figure, RC
+from offline_train.reporting.style import GREY, INK, RC
 
-TILE_IN = 3.4
+TILE_IN, GAP_IN, CAPTION_IN, TITLE_IN = 3.8, 0.08, 0.6, 0.4
+LEGEND_IN = 2.6
+"""Room for one name of the legend: the longest of LPCV 2023 fits."""
 TILE_PX = 960
 """Widest a tile is drawn, pixels; smaller images keep their own size."""
 ALPHA = 0.6
@@ -40,10 +42,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class PanelRow:
-    """One frame: its caption and its tiles: image, truth, a mask per bundle."""
+    """One frame as tiles: image, truth, a mask per bundle; `ids` are the classes in the masks."""
 
-    caption: str
     tiles: Tuple[Tile, ...]
+    ids: Tuple[int, ...]
 
 
 def choose_frames(spec: DatasetSpec, split: Split, *, indices: Sequence[int], rows: int,
@@ -87,15 +89,17 @@ def panel_rows(spec: DatasetSpec, split: Split, indices: Sequence[int],
     for index in indices:
         image_HWC, truth_HW = read_dataset_pair(reader, split.pairs[index])
         window = _window(truth_HW, focus, crop_px)
-        tiles = [Tile(_fit(image_HWC[window]), 'image'),
-                 Tile(_tinted(image_HWC[window], truth_HW[window], spec.label_map), 'truth')]
+        share = '' if focus is None else (f'{spec.label_map.names[focus]} on '
+                                          f'{np.mean(truth_HW == focus):.2%} of the pixels')
+        tiles = [Tile(_fit(image_HWC[window]), f'{split.ids[index]}\n(frame {index})'),
+                 Tile(_tinted(image_HWC[window], truth_HW[window], spec.label_map), share)]
+        ids = set(np.unique(truth_HW[window]).tolist())
         for segmenter in segmenters:
             mask_HW = segmenter(image_HWC, 'rgb').mask_HW
             tiles.append(Tile(_tinted(image_HWC[window], mask_HW[window], spec.label_map),
                               _scores(truth_HW, mask_HW, spec.label_map, focus)))
-        share = '' if focus is None else (f', {spec.label_map.names[focus]} on '
-                                          f'{np.mean(truth_HW == focus):.2%} of the pixels')
-        rows.append(PanelRow(f'{split.ids[index]} (frame {index}{share})', tuple(tiles)))
+            ids |= set(np.unique(mask_HW[window]).tolist())
+        rows.append(PanelRow(tuple(tiles), tuple(sorted(ids))))
     return rows
 
 
@@ -137,49 +141,40 @@ def _scores(truth_HW: np.ndarray, mask_HW: np.ndarray, label_map: LabelMap,
         f'{text}, {label_map.names[focus]} IoU {iou:.2f}'
 
 
-def seen_classes(spec: DatasetSpec, split: Split, indices: Sequence[int]) -> List[int]:
-    """Return the ids that the truth of these frames holds."""
-    reader = MaskReader(spec)
-    ids = {int(v) for i in indices for v in np.unique(reader.read(split.pairs[i].mask).ids_HW)}
-    return sorted(i for i in ids if i < len(spec.label_map))
-
-
-def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str], label_map: LabelMap,
-                legend_ids: Sequence[int]) -> Figure:
-    """Return the figure: titles over the columns, a caption over each row, the colours below."""
+def draw_panels(rows: Sequence[PanelRow], titles: Sequence[str], label_map: LabelMap) -> Figure:
+    """Return the figure: titles over the columns, captions under the tiles, the colours below."""
     columns = len(titles)
-    height, width = rows[0].tiles[0].picture_HWC.shape[:2]
-    tile_h = TILE_IN * height / width
-    legend_rows = -(-len(legend_ids) // (columns * 2))
+    heights_in = [TILE_IN * r.tiles[0].picture_HWC.shape[0] / r.tiles[0].picture_HWC.shape[1]
+                  for r in rows]
+    ids = {i for row in rows for i in row.ids}
+    per_row = max(1, int(TILE_IN * columns / LEGEND_IN))
+    legend_in = 0.3 * -(-len(ids) // per_row) + 0.15
+    total_in = sum(heights_in) + CAPTION_IN * len(rows) + TITLE_IN + legend_in
+    width_in = (TILE_IN + GAP_IN) * columns + GAP_IN
     with rc_context(RC):
-        figure, axes = new_figure(TILE_IN * columns, (tile_h + 0.62) * len(rows)
-                                  + 0.3 * legend_rows + 0.5, nrows=len(rows), ncols=columns)
-        for index, row in enumerate(rows):
+        figure = Figure(figsize=(width_in, total_in))
+        top_in = total_in - TITLE_IN
+        for number, (row, height_in) in enumerate(zip(rows, heights_in, strict=True)):
             for column, tile in enumerate(row.tiles):
-                ax = axes[index * columns + column]
-                _show(ax, tile, titles[column] if index == 0 else '', column > 1)
-            axes[index * columns].text(0.0, -0.03, row.caption, color=INK, fontsize=10.5,
-                                       va='top', transform=axes[index * columns].transAxes)
+                left_in = GAP_IN + column * (TILE_IN + GAP_IN)
+                ax = figure.add_axes((left_in / width_in, (top_in - height_in) / total_in,
+                                      TILE_IN / width_in, height_in / total_in))
+                _show(ax, tile, titles[column] if number == 0 else '')
+            top_in -= height_in + CAPTION_IN
         palette = label_map.palette_rgb() / 255.0
         handles = [Patch(facecolor='none' if entry.slug == 'background' else palette[entry.id],
                          edgecolor=GREY, label=entry.name)
-                   for entry in label_map if entry.id in legend_ids]
-        figure.legend(handles=handles, loc='outside lower left', ncols=columns * 2)
+                   for entry in label_map if entry.id in ids]
+        figure.legend(handles=handles, loc='lower left', ncols=per_row,
+                      bbox_to_anchor=(0.0, 0.0), handlelength=1.4, columnspacing=1.2)
     return figure
 
 
-def _show(ax: Axes, tile: Tile, title: str, scored: bool) -> None:
-    ax.imshow(tile.picture_HWC)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.grid(visible=False)
-    for spine in ax.spines.values():
-        spine.set_visible(False)
-    if title:
-        ax.set_title(title, color=INK)
-    if scored:
-        ax.text(0.0, -0.03, tile.caption, color=INK, fontsize=10.5, va='top',
-                transform=ax.transAxes)
+def _show(ax: Axes, tile: Tile, title: str) -> None:
+    ax.imshow(tile.picture_HWC, aspect='auto')
+    ax.set_axis_off()
+    ax.set_title(title, color=INK)
+    ax.text(0.0, -0.02, tile.caption, color=INK, fontsize=11, va='top', transform=ax.transAxes)
 
 
 def named_bundles(words: Sequence[str]) -> Dict[str, str]:

@@ -128,7 +128,7 @@ img { max-width: min(100%, 60rem); height: auto; display: block; }
 figcaption { font-size: 0.85rem; color: #444; max-width: 46rem; margin-top: 0.4rem; }
 @media (max-width: 40rem) {
   main { padding: 0.5rem 0.75rem 3rem; }
-  tbody th { max-width: 9rem; white-space: normal; overflow-wrap: anywhere; }
+  tbody th { min-width: 7.5rem; white-space: normal; overflow-wrap: anywhere; }
 }
 @media print {
   @page { size: A4 landscape; margin: 12mm; }
