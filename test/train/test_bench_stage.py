@@ -145,7 +145,7 @@ def test_ratio_is_taken_round_by_round():
 
 def test_frames_take_turns_and_show_the_same_scene(tmp_path):
     targets = bench.plan(parsed(write_tiny_bundle(tmp_path / 'a'),
-                                write_tiny_bundle(tmp_path / 'b', hw=(32, 32))))
+                                write_tiny_bundle(tmp_path / 'b', hw=(32, 48))))
     order = []
 
     def stub(name):
@@ -156,11 +156,11 @@ def test_frames_take_turns_and_show_the_same_scene(tmp_path):
         return call
     results = bench.measure(targets, [stub('a'), stub('b')], Found(None, {}), runs=3, warm_up=2,
                             energy_s=1, idle_s=1)
-    a, b = ('a', (64, 64)), ('b', (32, 32))
+    a, b = ('a', (64, 64)), ('b', (32, 48))
     assert order == [a, a, b, b, a, b, a, b, a, b]
     assert [r['frames'] for r in results] == ['golden frame of tiny'] * 2
     (first, *others), small = bench.camera_frames(targets)[0]
-    assert len(small) == 4 and small[0].shape == (32, 32, 3)
+    assert len(small) == 4 and small[0].shape == (32, 48, 3)
     assert not any(np.array_equal(first, other) for other in others)
 
 
