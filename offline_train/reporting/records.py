@@ -42,7 +42,7 @@ class DataKey:
 
     @property
     def short(self) -> str:
-        """What it is called where space is short."""
+        """Return its name where space is short."""
         frames = '' if self.frames is None else f', {self.frames} frames'
         size = size_text(self.size_hw) or "each image's own size"
         return f'{self.name}, split {self.split}{frames}, compared at {size}'
@@ -252,5 +252,3 @@ class _File:
         """Return the error for a value that does not fit."""
         return InputError(f'{self.path}: {self._where}{key}: expected {wanted}, got {value!r}; '
                           'is it a file of this version of evaluate or bench?')
-
-
