@@ -36,9 +36,11 @@ from offline_train.deployed import (
     onnx_runner,
     plain_attention,
 )
+from offline_train.half import to_half
 from offline_train.models import build_model, stride_of
 from offline_train.models.zoo import describe
 from offline_train.run_dir import Checkpoint, provenance, RunDir
+from offline_train.torchscript import export_torchscript, torchscript_runner
 from offline_train.train import score_model
 from torch import nn
 
@@ -55,19 +57,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='latest, or the step of a checkpoint')
     parser.add_argument('--opset', type=int, default=17,
                         help='ONNX opset, 13 to 18; 13 for JetPack 4.6 (default: %(default)s)')
+    parser.add_argument('--precision', nargs='+', choices=('fp32', 'fp16'), default=['fp32'],
+                        help='variants of the bundle; the first is what is opened unless another '
+                             'is asked for (default: fp32)')
+    parser.add_argument('--torchscript', action='store_true',
+                        help='add a TorchScript variant, for programs that have torch')
     parser.add_argument('--description', default='', help='one sentence for the manifest')
     parser.add_argument('--golden', type=int, default=0, metavar='INDEX',
                         help='which validation frame becomes the golden one')
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = """\
 a bundle for the drone:         offline_train export --run runs/a --out bundles/a
-for an old Jetson (TensorRT 8): offline_train export --run runs/a --out bundles/nano --opset 13
+for an old Jetson (TensorRT 8): offline_train export --run runs/a --out bundles/nano --opset 13 \\
+                                  --precision fp16
 a bundle is what `seg_node`, `offline_train evaluate` and `offline_train bench` open"""
 
 
 def main(args: argparse.Namespace) -> int:
     """Run `offline_train export`."""
     bundle = export(RunDir.open(args.run), args.out, checkpoint=args.checkpoint, opset=args.opset,
+                    precisions=args.precision, torchscript=args.torchscript,
                     description=args.description, golden=args.golden)
     print(f'wrote {bundle.folder}')
     return 0
@@ -83,8 +92,13 @@ class Built:
 
 
 def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest',
-           opset: int = 17, description: str = '', golden: int = 0) -> Bundle:
-    """Write a run's averaged network as a bundle and return it, opened and verified."""
+           opset: int = 17, precisions: Sequence[str] = ('fp32',), torchscript: bool = False,
+           description: str = '', golden: int = 0) -> Bundle:
+    """
+    Write a run's averaged network as a bundle and return it, opened and verified.
+
+    precisions: of the ONNX variants, fp32 and fp16, in the manifest's order.
+    """
     config = run.config()
     sources = open_sources(config.data)
     split, frames = _frames(sources)
@@ -98,7 +112,10 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
     network = _network(config, saved, len(sources.label_map))
     deployed = Deployed(network, config.input).eval()
 
-    built = _build(deployed, config.input, opset, network_inputs(frames, config.input))
+    inputs = network_inputs(frames, config.input)
+    built = _build_onnx(deployed, config.input, opset, inputs, precisions)
+    if torchscript:
+        built.append(_build_torchscript(deployed, config.input, inputs))
     temperature, scores = 1.0, {}
     if split:
         temperature = fit_temperature(deployed, frames, config.input, stride_of(network))
@@ -135,13 +152,29 @@ def _network(config: TrainConfig, saved: Checkpoint, classes: int) -> nn.Module:
     return network
 
 
-def _build(deployed: Deployed, config: InputConfig, opset: int,
-           inputs: Sequence[np.ndarray]) -> List[Built]:
-    """Return the variants, each compared with torch."""
-    model = export_onnx(deployed, config, opset)
+def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
+                inputs: Sequence[np.ndarray], precisions: Sequence[str]) -> List[Built]:
+    """Return the ONNX variants, each compared with torch; all come from the fp32 graph."""
+    contents = {'fp32': export_onnx(deployed, config, opset)}
+    if 'fp16' in precisions:
+        contents['fp16'] = to_half(contents['fp32'])
     row = Variant('model.onnx', '', 0, 'onnxruntime', 'fp32', config.height, config.width,
                   stride_of(deployed.network), opset=opset, ir_version=ir_version(opset))
-    return [Built(row, model, check_parity(row.file, onnx_runner(model), deployed, inputs))]
+    built = {}
+    for precision, content in contents.items():
+        file = row.file if precision == 'fp32' else f'model_{precision}.onnx'
+        parity = check_parity(file, onnx_runner(content), deployed, inputs, precision)
+        built[precision] = Built(replace(row, file=file, precision=precision), content, parity)
+    return [built[precision] for precision in dict.fromkeys(precisions)]
+
+
+def _build_torchscript(deployed: Deployed, config: InputConfig,
+                       inputs: Sequence[np.ndarray]) -> Built:
+    content = export_torchscript(deployed, config)
+    row = Variant('model.ts', '', 0, 'torchscript', 'fp32', config.height, config.width,
+                  stride_of(deployed.network))
+    return Built(row, content, check_parity(row.file, torchscript_runner(content), deployed,
+                                            inputs))
 
 
 def network_inputs(frames: Frames, config: InputConfig,
@@ -161,7 +194,9 @@ def _size(network: nn.Module, config: InputConfig) -> Dict[str, Any]:
 
 def _parity_key(variant: Variant) -> str:
     """Return where the provenance holds a variant's parity; the plain one's has no suffix."""
-    return 'parity_with_torch' + ('' if variant.precision == 'fp32' else f'_{variant.precision}')
+    suffixes = [text for text, plain in ((variant.engine, 'onnxruntime'),
+                                         (variant.precision, 'fp32')) if text != plain]
+    return '_'.join(['parity_with_torch', *suffixes])
 
 
 def _write(out: Path, manifest: Manifest, built: Sequence[Built], image: np.ndarray) -> Bundle:
@@ -169,11 +204,24 @@ def _write(out: Path, manifest: Manifest, built: Sequence[Built], image: np.ndar
     files = {b.variant.file: b.content for b in built}
     with tempfile.TemporaryDirectory() as scratch:
         draft = write_bundle(Path(scratch) / out.name, manifest, files)
-        segmenter = Segmenter.open(str(draft.folder))
-        mask = segmenter(image, 'rgb').mask_HW
-        segmenter.close()
-    golden, pictures = encode_golden(image, mask, MIN_AGREEMENT)
+        masks = {v.precision: _mask(draft, v.precision, image) for v in manifest.variants
+                 if v.engine == 'onnxruntime'}
+    golden_mask = masks.get('fp32', next(iter(masks.values())))
+    for precision, mask in masks.items():
+        agreement = float(np.mean(mask == golden_mask))
+        if agreement < MIN_AGREEMENT[precision]:
+            raise BundleError(f'export: {agreement:.4f} of the golden mask agrees in {precision}, '
+                              f'at least {MIN_AGREEMENT[precision]} is needed; take another '
+                              'frame with --golden, or leave this precision out')
+    golden, pictures = encode_golden(image, golden_mask, MIN_AGREEMENT)
     return write_bundle(out, replace(manifest, golden=golden), {**files, **pictures})
+
+
+def _mask(draft: Bundle, precision: str, image: np.ndarray) -> np.ndarray:
+    segmenter = Segmenter.open(str(draft.folder), precision=precision)
+    mask_HW = segmenter(image, 'rgb').mask_HW
+    segmenter.close()
+    return mask_HW
 
 
 def _scores(network: nn.Module, frames: Frames, label_map: LabelMap, config: TrainConfig,

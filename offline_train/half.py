@@ -1,0 +1,132 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""
+Convert an exported graph to half precision, what breaks in it left in single.
+
+The camera's bytes still go in and float32 logits still come out. The conversion is ONNX
+Runtime's; its casts are then put in order, because it writes the same one several times, at the
+end of the graph, and rounds between two neighbours that both stay in single precision.
+"""
+from __future__ import annotations
+
+from typing import Any, Dict, List, Set
+
+import onnx
+from onnxruntime.transformers.float16 import convert_float_to_float16, DEFAULT_OP_BLOCK_LIST
+
+KEPT = {
+    'LayerNormalization': 'its squares overflow for deviations beyond 255',
+    'Pow': 'the squares of a LayerNorm written out, as opset 13 has it',
+    'ReduceMean': 'the mean of those squares',
+    'ReduceL2': 'the squares of normalised queries and keys',
+    'ReduceSum': 'sums over many cells leave the range of 65504',
+}
+"""Operators that stay in single precision, and why."""
+FOLLOWERS = ('Add', 'Clip', 'Sqrt', 'Expand')
+"""
+Operators that stay in single precision where all they take comes from those above.
+
+They add an epsilon or bound by one and take the root; 1e-12 is 0 in half precision, and dividing
+by it, which stays too, would not be a number.
+"""
+NORMALISATION = ('Cast', 'Sub', 'Mul')
+"""From the camera's bytes to the network's input: a mean such as 123.675 is not a half."""
+
+
+def to_half(content: bytes) -> bytes:
+    """Return the ONNX of a deployed network in half precision: same input, same output types."""
+    model = onnx.load_from_string(content)
+    _constants_as_initializers(model.graph)
+    half = convert_float_to_float16(model, keep_io_types=True,
+                                    node_block_list=_kept_nodes(model.graph),
+                                    op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT])
+    _order_casts(half.graph)
+    converted: bytes = half.SerializeToString()
+    onnx.checker.check_model(converted, full_check=True)
+    return converted
+
+
+def _constants_as_initializers(graph: Any) -> None:
+    """
+    Replace constant nodes, and second names of weights, by the tensors themselves.
+
+    The conversion keeps a tensor in single precision where only such nodes use it, a node never.
+    """
+    names: Dict[str, str] = {tensor.name: tensor.name for tensor in graph.initializer}
+    others = []
+    for node in graph.node:
+        if node.op_type == 'Constant' and node.attribute[0].name == 'value':
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = names[tensor.name] = node.output[0]
+        elif node.op_type == 'Identity' and node.input[0] in names:
+            names[node.output[0]] = names[node.input[0]]
+        else:
+            others.append(node)
+    for node in others:
+        node.input[:] = [names.get(name, name) for name in node.input]
+    _replace_nodes(graph, others)
+
+
+def _kept_nodes(graph: Any) -> List[str]:
+    """Return the nodes that stay in single precision because of what they are fed with."""
+    constant = {tensor.name for tensor in graph.initializer}
+    raw: Set[str] = {graph.input[0].name}
+    single: Set[str] = set()
+    names = []
+    for node in graph.node:
+        values = node.input[:1] if node.op_type == 'Expand' else node.input  # not its shape
+        fed = {name for name in values if name and name not in constant}
+        if node.op_type in NORMALISATION and fed and fed <= raw:
+            raw.add(node.output[0])
+            names.append(node.name)
+        elif node.op_type in KEPT:
+            single.add(node.output[0])
+        elif (node.op_type in FOLLOWERS and fed and fed <= single) \
+                or (node.op_type == 'Div' and node.input[1] in single):
+            single.add(node.output[0])
+            names.append(node.name)
+    return names
+
+
+def _order_casts(graph: Any) -> None:
+    """Keep one of equal casts, take out pairs that cast there and back, and sort the nodes."""
+    made: Dict[str, Any] = {}
+    for node in graph.node:
+        for name in node.output:
+            made.setdefault(name, node)
+    for node in graph.node:
+        node.input[:] = [_uncast(name, made) for name in node.input]
+    ordered: List[Any] = []
+    done: Set[str] = set()
+
+    def place(node: Any) -> None:
+        """Append a node after the casts it needs; all others are in order already."""
+        if node.output[0] in done:
+            return
+        done.add(node.output[0])
+        for name in node.input:
+            if name in made:
+                place(made[name])
+        ordered.append(node)
+
+    for node in graph.node:
+        if not node.name.endswith(('_cast_to_fp16_node', '_cast_to_fp32_node')):
+            place(node)
+    _replace_nodes(graph, ordered)
+    del graph.value_info[:]  # types of what is no more among them
+
+
+def _uncast(name: str, made: Dict[str, Any]) -> str:
+    """Return the single-precision result itself for one that was halved and cast back."""
+    source = name.removesuffix('_cast_to_fp32')
+    producer = made.get(source)
+    if source == name or producer is None or producer.name != f'{source}_cast_to_fp16_node':
+        return name
+    return f'{source}_cast_to_fp16'
+
+
+def _replace_nodes(graph: Any, nodes: List[Any]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)

@@ -1,0 +1,145 @@
+# Copyright 2026 The evit_seg authors
+# SPDX-License-Identifier: Apache-2.0
+"""Half precision and TorchScript beside the plain ONNX: what they compute, how they are opened."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip('torch', reason='training needs torch')
+onnx = pytest.importorskip('onnx', reason='export needs onnx')
+
+from evit_seg.core.bundle import open_bundle, select_variant, self_test  # noqa: E402, I100
+from evit_seg.core.errors import BundleError  # noqa: E402
+from evit_seg.core.segmenter import Segmenter  # noqa: E402
+from offline_train import export as export_stage  # noqa: E402
+from offline_train import train as train_stage  # noqa: E402
+from offline_train.config import InputConfig  # noqa: E402
+from offline_train.deployed import Deployed, export_onnx, onnx_runner  # noqa: E402
+from offline_train.half import to_half  # noqa: E402
+from offline_train.run_dir import RunDir  # noqa: E402
+from tiny_runs import parse, TINY, write_scenes  # noqa: E402
+from torch import nn  # noqa: E402
+
+SMALL = InputConfig(height=32, width=32)
+FLOAT, HALF = 1, 10  # onnx.TensorProto's numbers
+
+
+class Applied(nn.Module):
+    """A network that is one function of the normalised image (N, 3, H, W)."""
+
+    stride = 1
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, image_NCHW):
+        return self.function(image_NCHW)
+
+
+@pytest.fixture(scope='module')
+def bundle(tmp_path_factory):
+    """Return a bundle of all variants, of a run that has learnt a little."""
+    root = tmp_path_factory.mktemp('variants')
+    scenes = write_scenes(root)
+    args = parse(train_stage, '--out', root / 'run', *TINY, f'data.train=[{scenes}]',
+                 f'data.validation=[{scenes}]', 'optim.steps=30', 'optim.learning_rate=0.02',
+                 'run.validate_every=30')
+    assert train_stage.main(args) == 0
+    assert export_stage.main(parse(export_stage, '--run', root / 'run', '--precision', 'fp32',
+                                   'fp16', '--torchscript')) == 0
+    return open_bundle(root / 'run' / 'bundle' / 'run')
+
+
+def half_of(function, config=SMALL, opset=17):
+    return to_half(export_onnx(Deployed(Applied(function), config).eval(), config, opset))
+
+
+def noise(config=SMALL):
+    return np.random.default_rng(4).integers(0, 256, (1, config.height, config.width, 3), np.uint8)
+
+
+def test_the_plain_variant_is_opened_unless_half_is_asked_for(bundle):
+    assert [v.precision for v in bundle.manifest.variants] == ['fp32', 'fp16', 'fp32']
+    assert select_variant(bundle).file == 'model.onnx'
+    assert select_variant(bundle, precision='fp16').file == 'model_fp16.onnx'
+    logits = {}
+    for precision in ('fp32', 'fp16'):
+        segmenter = Segmenter.open(str(bundle.folder), precision=precision, threads=1)
+        assert segmenter.engine.precision == precision
+        assert self_test(segmenter) >= {'fp32': 0.999, 'fp16': 0.995}[precision]
+        logits[precision] = segmenter.engine.infer(noise(InputConfig(64, 96))[0])
+    difference = np.abs(logits['fp16'] - logits['fp32']).max()
+    assert 0 < difference < 0.02 * np.abs(logits['fp32']).max()
+
+
+def test_half_takes_bytes_and_gives_floats_in_half_the_space(bundle):
+    half = onnx.load(bundle.folder / 'model_fp16.onnx')
+    assert half.graph.input[0].type.tensor_type.elem_type == 2  # uint8
+    assert half.graph.output[0].type.tensor_type.elem_type == FLOAT
+    weights = {t.name: t for t in half.graph.initializer}
+    convolved = [weights[n.input[1]] for n in half.graph.node if n.op_type == 'Conv']
+    assert convolved and all(t.data_type == HALF for t in convolved)
+    sizes = [(bundle.folder / name).stat().st_size for name in ('model.onnx', 'model_fp16.onnx')]
+    plain_parameters = bundle.manifest.provenance['parameters']
+    assert sizes[0] - sizes[1] > 1.5 * plain_parameters
+
+
+def test_parity_of_each_variant_is_written_down(bundle):
+    provenance = bundle.manifest.provenance
+    assert provenance['parity_with_torch']['agreement'] >= 0.999
+    assert provenance['parity_with_torch_torchscript']['max_difference'] < 1e-5
+    assert provenance['parity_with_torch_fp16']['agreement'] >= 0.995
+    assert 0 < provenance['parity_with_torch_fp16']['max_difference'] < 0.1
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit.load.*:FutureWarning')
+def test_torchscript_computes_the_logits_of_the_onnx_variant(bundle):
+    variant = select_variant(bundle, 'torchscript')
+    assert variant.file == 'model.ts' and variant.opset is None
+    image = noise(InputConfig(64, 96))
+    with torch.no_grad():
+        got = torch.jit.load(bundle.folder / variant.file)(torch.from_numpy(image)).numpy()
+    wanted = Segmenter.open(str(bundle.folder), threads=1).engine.infer(image[0])
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got[0], wanted, atol=1e-4)
+
+
+def test_a_mean_that_is_no_half_is_subtracted_as_it_is():
+    run = onnx_runner(half_of(lambda x: x, InputConfig(32, 32, mean=(123.675,) * 3)))
+    logits = run(np.full((1, 32, 32, 3), 124, np.uint8))
+    # 123.675 is 123.6875 in half precision: 0.3125 would come out before the division
+    np.testing.assert_allclose(logits[0, :, 0, 0], 0.325 / np.array(SMALL.std), rtol=1e-3)
+
+
+@pytest.mark.parametrize('opset', [13, 17])
+def test_a_layer_norm_of_large_numbers_does_not_overflow(opset):
+    def normalise(x):
+        return nn.functional.layer_norm(2000 * x, (32,))
+
+    image = noise()
+    wanted = normalise(Deployed(Applied(lambda x: x), SMALL)(torch.from_numpy(image))).numpy()
+    got = onnx_runner(half_of(normalise, opset=opset))(image)
+    np.testing.assert_allclose(got, wanted, atol=0.01)
+
+
+@pytest.mark.parametrize('opset', [13, 17])
+def test_a_vector_of_zeros_is_normalised_to_zeros(opset):
+    def normalise(x):
+        return nn.functional.normalize(x.relu() * (x > 1), dim=1)
+
+    image = noise()
+    wanted = normalise(Deployed(Applied(lambda x: x), SMALL)(torch.from_numpy(image))).numpy()
+    assert (np.abs(wanted).max(axis=1) == 0).any()
+    got = onnx_runner(half_of(normalise, opset=opset))(image)
+    np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+def test_a_variant_whose_mask_differs_is_refused(bundle, tmp_path, monkeypatch):
+    run = RunDir.open(bundle.folder.parents[1])
+    monkeypatch.setattr(export_stage, '_mask', lambda draft, precision, image: np.full(
+        image.shape[:2], precision == 'fp16', np.uint8))
+    with pytest.raises(BundleError, match=r'0\.0000 of the golden mask agrees in fp16'):
+        export_stage.export(run, tmp_path / 'other', precisions=('fp32', 'fp16'))
+    assert not (tmp_path / 'other').exists()
