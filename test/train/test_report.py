@@ -313,7 +313,7 @@ def point(label, latency_ms, miou):
 
 def test_the_pareto_line_holds_what_none_beats_in_both():
     points = [point('slow', 100, 0.6), point('beaten', 50, 0.4), point('fast', 10, 0.5),
-              point('same', 100, 0.55), point('middle', 40, 0.55)]
+              point('same', 100, 0.55), point('middle', 40, 0.55), point('later', 60, 0.55)]
     assert [p.label for p in pareto(points)] == ['fast', 'middle', 'slow']
 
 
