@@ -118,9 +118,13 @@ def test_objects_stand_on_ground_alone():
     assert not any(area(paste(LONE, seed, roofs)[1]) for seed in range(10))
     half = roofs.copy()
     half[:, 64:] = ROAD
-    for seed in range(10):
+    pasted = 0
+    for seed in range(40):
         _, target = paste(LONE, seed, half)
-        assert area(target[:, 60:]) > 100 and area(target[:, :60]) == 0
+        person = area(target)
+        pasted += person > 0
+        assert area(target[:, :64]) <= 0.1 * person
+    assert pasted > 30
 
 
 def test_at_most_so_many_objects():
@@ -149,8 +153,8 @@ def test_parts_of_objects_are_left_alone():
 
 
 def test_a_neighbour_within_the_bounding_box_does_not_come_along():
-    image, mask = frame((20, 30, 30, 6, PURPLE, PERSON), (44, 30, 6, 30, PURPLE, PERSON),
-                        (22, 42, 12, 14, GREEN, PERSON))
+    image, mask = frame((20, 54, 30, 6, PURPLE, PERSON), (44, 30, 6, 30, PURPLE, PERSON),
+                        (20, 34, 12, 14, GREEN, PERSON))
     sizes = set()
     for seed in range(20):
         crop, target = paste((image, mask), seed, copy_paste_objects=1)
@@ -204,7 +208,10 @@ def test_the_mask_of_a_turned_and_mirrored_object_fits_its_pixels(rotate):
         y, x = np.argwhere(person).mean(axis=0) - np.argwhere(person).min(axis=0)
         height, width = height_and_width(target)
         corners.add((height > width, x > width / 2, y > height / 2))
-    assert len(corners) == (8 if rotate else 2)
+    if rotate:
+        assert len(corners) == 8
+    else:  # the foot points left or right, but always down
+        assert corners == {(True, False, True), (True, True, True)}
 
 
 TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.crop_width=64',

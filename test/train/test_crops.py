@@ -50,7 +50,8 @@ def blocks(seed, count=4, size=(6, 8)):
 
 @pytest.mark.parametrize('rotate', [0, 30])
 def test_crops_depend_on_seed_and_index_alone(rotate):
-    config = load_config(None, [*TINY, f'augment.rotate={rotate}', 'augment.degrade=0.5'])
+    overrides = [*TINY, f'augment.rotate={rotate}', 'augment.degrade=0.5']
+    config = load_config(None, overrides)
     first, second = (CropDataset(blocks(5), LABELS, config, blocks(6)) for _ in range(2))
     ahead = {index: second[index] for index in reversed(range(8))}
     for index in range(8):
@@ -58,7 +59,8 @@ def test_crops_depend_on_seed_and_index_alone(rotate):
         assert sorted(sample) == ['frame', 'image', 'target', 'window']
         for key, value in sample.items():
             assert torch.equal(value, ahead[index][key]), key
-    other = CropDataset(blocks(5), LABELS, load_config(None, [*TINY, 'run.seed=2']), blocks(6))
+    config = load_config(None, [*overrides, 'run.seed=2'])
+    other = CropDataset(blocks(5), LABELS, config, blocks(6))
     assert not torch.equal(first[0]['image'], other[0]['image'])
 
 
