@@ -15,12 +15,12 @@ TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.
         'run.device=cpu', 'data.workers=0']
 
 
-def write_scenes(root):
-    """Return root/train with four 96x128 frames: noise around a colour per class."""
+def write_scenes(root, count=4):
+    """Return root/train with 96x128 frames: noise around a colour per class."""
     rng = np.random.default_rng(5)
     for part in ('IMG', 'GT'):
         (root / 'train' / part).mkdir(parents=True)
-    for index in range(4):
+    for index in range(count):
         mask = np.repeat(rng.integers(0, 14, (6, 8)), 16, axis=0).repeat(16, axis=1)
         mask = mask.astype(np.uint8)
         image = (mask[..., None] * 17 + rng.integers(0, 17, (96, 128, 3))).astype(np.uint8)
