@@ -48,12 +48,12 @@ examples:
   offline_train report runs --out report          # every run below a folder
   offline_train report laptop.json nano.json --out report
   offline_train report runs --out report --panels lpcv2023 LPCV val \\
-      --bundles teacher=runs/swin/bundle student=runs/kd/bundle --most person --crop 256
+      --bundles teacher=runs/swin/bundle/swin student=runs/kd/bundle/kd --crop 256
 
 A run folder holds config.yaml, log.jsonl and, anywhere below it, the JSON files of `evaluate` and
 `bench`; those of one bundle and precision are joined. A result belongs to the run folder it lies
 in. Runs without results appear with dashes. The papers' numbers come from
-config/paper_tables.yaml, matched by network, teacher or not, and precision.
+config/paper_tables.yaml, matched by network, teacher or not, precision and (within 5 %) size.
 """
 Drawn = Tuple[Figure, Drawing]
 
