@@ -20,8 +20,9 @@ class DivergenceGuard:
     """
     Watches one term of the loss and raises TrainingDiverged when it runs away.
 
-    That is when the mean of the last `window` values (of all, while there are fewer) is more than
-    `limit` times the least such mean so far, or when a value is not finite. Least means below
+    That is when the mean of the last `window` values is more than `limit` times the least such
+    mean so far, or when a value is not finite. While there are fewer values it is the mean of all,
+    from a fifth of the window on: one lucky batch is no measure. Least means below
     `floor` count as `floor`: a student that starts as its teacher's copy has a term near zero, and
     ten times nothing is no divergence.
     """
@@ -38,6 +39,7 @@ class DivergenceGuard:
         self._term = term
         self._floor = floor
         self._least = math.inf
+        self._enough = max(window // 5, 1)
         self._values: Deque[float] = deque(maxlen=window)
 
     def feed(self, value: float, step: int) -> None:
@@ -45,6 +47,8 @@ class DivergenceGuard:
         if not math.isfinite(value):
             self._stop(f'is {value} at step {step}')
         self._values.append(value)
+        if len(self._values) < self._enough:
+            return
         mean = math.fsum(self._values) / len(self._values)
         self._least = min(self._least, mean)
         least = max(self._least, self._floor)
@@ -64,7 +68,8 @@ class DivergenceGuard:
 
     def _stop(self, what: str) -> None:
         term = f'distil.{self._term}'
+        least = f'{self._least:.4g}' if math.isfinite(self._least) else 'none yet'
         raise TrainingDiverged(
-            f'{term} has diverged: it {what} (least mean so far {self._least:.4g}, counted as '
+            f'{term} has diverged: it {what} (least mean so far {least}, counted as '
             f'{self._floor:g} or more; {term}_limit {self._limit:g}). Lower {term}, raise '
             f'{term}_temperature or lower optim.learning_rate')
