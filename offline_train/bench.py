@@ -159,8 +159,8 @@ def read_miou(path: Path) -> Tuple[Tuple[str, str], float, str]:
         if content['kind'] != 'evaluate':
             raise ValueError(f'its kind is {content["kind"]!r}')
         bundle, data = content['bundle'], content['data']
-        source = (f'{data.get("name")}/{data["split"]}, {data["frames"]} frames of '
-                  f'{data["size"][1]}x{data["size"][0]}')
+        size = 'mixed sizes' if data['size'] is None else f'{data["size"][1]}x{data["size"][0]}'
+        source = f'{data.get("name")}/{data["split"]}, {data["frames"]} frames of {size}'
         miou = float(content['scores']['dataset']['miou'])
         return (str(bundle['sha256']), str(bundle['precision'])), miou, source
     except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:

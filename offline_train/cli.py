@@ -41,7 +41,8 @@ the way of a student:
   offline_train report runs/* --out report
 without images: offline_train synth renders some; without a GPU: config/train/small_*.yaml.
 `offline_train STAGE --help` tells more."""
-_PLAIN_MODULES = ('torch', 'onnx', 'onnxruntime', 'cv2', 'tqdm', 'yaml', 'safetensors')
+_PLAIN_MODULES = ('torch', 'accelerate', 'onnx', 'onnxruntime', 'cv2', 'tqdm', 'yaml',
+                  'safetensors', 'tensorboard', 'matplotlib')
 
 
 def main(argv: Optional[List[str]] = None) -> int:

@@ -105,16 +105,14 @@ class Objective(nn.Module):
                                             self._config.loss)
             weights['labels'] = self._config.distil.labels if self._lesson else 1.0
         if self._lesson is not None:
-            self._add_lesson(batch, logits, terms, weights)
+            self._add_lesson(logits, self._lesson.logits(batch), terms, weights)
         total = sum((weights[name] * terms[name] for name in terms), logits.new_zeros(()))
         return {'loss': total, **terms}
 
-    def _add_lesson(self, batch: Batch, logits: Tensor, terms: Dict[str, Tensor],
+    def _add_lesson(self, logits: Tensor, wanted: Tensor, terms: Dict[str, Tensor],
                     weights: Dict[str, float]) -> None:
-        """Add the terms of the teacher, each on the student's grid."""
+        """Add the terms of the teacher, whose logits are `wanted` and who has just seen them."""
         distil = self._config.distil
-        assert self._lesson is not None
-        wanted = self._lesson.logits(batch)
         if distil.mse > 0:
             terms['mse'], weights['mse'] = logit_mse(logits, wanted), distil.mse
         if distil.kl > 0:
