@@ -22,10 +22,10 @@ from evit_seg.core.machine import machine_facts, percentiles_ms, thermal_state
 from evit_seg.core.manifest import Variant
 from evit_seg.core.segmenter import Segmenter
 import numpy as np
-from offline_train.bench_energy import measure_energy
-from offline_train.bench_memory import measure_memory
-from offline_train.bench_text import bench_notes, bench_text
-from offline_train.power import find_sensor, Found
+from offline_train.measuring.energy import measure_energy
+from offline_train.measuring.memory import measure_memory
+from offline_train.measuring.power import find_sensor, Found
+from offline_train.measuring.text import bench_notes, bench_text
 
 STAGES = ('pre', 'infer', 'post')
 _EPILOG = """\

@@ -19,14 +19,14 @@ from offline_train.data.dataset import DatasetSpec, load_dataset, MaskSpec, Sour
 from offline_train.data.dataset_frames import DatasetFrames
 from offline_train.data.dataset_split import data_entry, open_split, Split
 from offline_train.data.folder import Frames, IMAGE_SUFFIXES
-from offline_train.evaluate_against import (
+from offline_train.scoring.against import (
     check_comparable,
     compare,
     read_result,
     recall_warnings,
 )
-from offline_train.evaluate_table import format_scores
-from offline_train.object_recall import ObjectRecall
+from offline_train.scoring.object_recall import ObjectRecall
+from offline_train.scoring.table import format_scores
 from tqdm import tqdm
 
 STAGES = ('pre', 'infer', 'post')

@@ -15,9 +15,10 @@ from evit_seg.core.bundle import open_bundle, write_bundle
 from evit_seg.core.errors import BundleError, BundleMissing, ConfigError, EvitSegError, InputError
 from evit_seg.core.machine import thermal_state
 import numpy as np
-from offline_train import bench, bench_memory
-from offline_train.bench_text import bench_notes, bench_text
-from offline_train.power import Found
+from offline_train import bench
+from offline_train.measuring import memory as bench_memory
+from offline_train.measuring.power import Found
+from offline_train.measuring.text import bench_notes, bench_text
 import pytest
 from tiny_bundle import write_tiny_bundle
 

@@ -13,7 +13,7 @@ from evit_seg.core.manifest import Manifest, Variant
 from evit_seg.core.segmenter import Segmenter
 import numpy as np
 from offline_train import cli
-from offline_train.evaluate_against import recall_warnings
+from offline_train.scoring.against import recall_warnings
 import pytest
 from tiny_bundle import anchor_colours, painted_frame, tiny_onnx, write_tiny_bundle
 import yaml

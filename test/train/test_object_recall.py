@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 import numpy as np
-from offline_train.object_recall import (
+from offline_train.scoring.object_recall import (
     object_counts,
     ObjectRecall,
     SIZES_PX,

@@ -10,7 +10,7 @@ import threading
 import types
 
 from evit_seg.core.errors import InputError
-from offline_train import bench_energy, nvidia, power
+from offline_train.measuring import energy, nvidia, power
 import pytest
 
 RAPL = 'sys/class/powercap/'
@@ -231,7 +231,7 @@ class Exact:
 def test_energy_per_frame_and_above_idle_by_hand():
     sensor = Exact()
     calls = [lambda: sensor.spend(0.5, 10.0), lambda: sensor.spend(1.0, 10.0)]
-    first, second = bench_energy.measure_energy(
+    first, second = energy.measure_energy(
         calls, power.Found(sensor, {}), seconds=4, idle_seconds=2, clock=sensor.clock,
         sleep=lambda seconds: sensor.spend(seconds, 3.0))
     assert first == {'energy_mj_per_frame': 5000.0, 'energy_above_idle_mj_per_frame': 3500.0,
@@ -242,13 +242,13 @@ def test_energy_per_frame_and_above_idle_by_hand():
 
 def test_energy_without_idle_or_without_sensor_is_not_made_up():
     sensor = Exact()
-    only, = bench_energy.measure_energy([lambda: sensor.spend(0.5, 10.0)],
-                                        power.Found(sensor, {}), seconds=1, idle_seconds=0,
-                                        clock=sensor.clock)
+    only, = energy.measure_energy([lambda: sensor.spend(0.5, 10.0)],
+                                  power.Found(sensor, {}), seconds=1, idle_seconds=0,
+                                  clock=sensor.clock)
     assert only['energy_mj_per_frame'] == 5000.0
     assert only['energy_above_idle_mj_per_frame'] is None
-    none, = bench_energy.measure_energy([pytest.fail], power.Found(None, {'rapl': 'absent: x'}),
-                                        seconds=1, idle_seconds=1)
+    none, = energy.measure_energy([pytest.fail], power.Found(None, {'rapl': 'absent: x'}),
+                                  seconds=1, idle_seconds=1)
     assert none == {'energy_mj_per_frame': None, 'energy_above_idle_mj_per_frame': None,
                     'energy_source': 'none (rapl: absent: x)', 'energy': None}
 
@@ -257,8 +257,8 @@ def test_energy_without_idle_or_without_sensor_is_not_made_up():
 def test_a_sensor_lost_on_the_way_takes_the_energy_with_it(fail_from):
     sensor = Steps(fail_from)
     sensor.period_s = 3600.0
-    lost, = bench_energy.measure_energy([lambda: None], power.Found(sensor, {}), seconds=0,
-                                        idle_seconds=1, sleep=lambda seconds: None)
+    lost, = energy.measure_energy([lambda: None], power.Found(sensor, {}), seconds=0,
+                                  idle_seconds=1, sleep=lambda seconds: None)
     assert lost['energy_mj_per_frame'] is None and 'stopped answering' in lost['energy_source']
 
 
