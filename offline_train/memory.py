@@ -46,7 +46,9 @@ def training_memory(config: TrainConfig, classes: int = 14) -> TrainingMemory:
 
     The forward pass runs on the CPU with two and three crops; what it keeps grows linearly.
     """
-    network = build_model(config.model, classes, config.input)
+    with torch.random.fork_rng(devices=[]):  # how many pixels count as hard depends on weights
+        torch.manual_seed(config.run.seed)
+        network = build_model(config.model, classes, config.input)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = Objective(network, config, torch.ones(classes)).train()
     owned = [*objective.parameters(), *objective.buffers()]
