@@ -132,7 +132,9 @@ def check_parity(what: str, run: Callable[[np.ndarray], np.ndarray], deployed: D
 
 def onnx_runner(model: bytes) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function that runs an ONNX model on the CPU: image in, logits out."""
-    session = onnxruntime.InferenceSession(model, providers=['CPUExecutionProvider'])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
 
     def run(image_NHWC: np.ndarray) -> np.ndarray:
         logits_NCHW: np.ndarray = session.run(None, {'image': image_NHWC})[0]

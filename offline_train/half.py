@@ -69,7 +69,12 @@ def _constants_as_initializers(graph: Any) -> None:
 
 
 def _kept_nodes(graph: Any) -> List[str]:
-    """Return the nodes that stay in single precision because of what they are fed with."""
+    """
+    Return the nodes that stay in single precision because of what they are fed with.
+
+    Among them is what depends on weights and static shapes alone, such as Swin's position bias:
+    ONNX Runtime computes it once while loading, but on a CPU only in single precision.
+    """
     constant = {tensor.name for tensor in graph.initializer}
     raw: Set[str] = {graph.input[0].name}
     single: Set[str] = set()
@@ -77,12 +82,17 @@ def _kept_nodes(graph: Any) -> List[str]:
     for node in graph.node:
         values = node.input[:1] if node.op_type == 'Expand' else node.input  # not its shape
         fed = {name for name in values if name and name not in constant}
-        if node.op_type in NORMALISATION and fed and fed <= raw:
+        if node.op_type == 'Shape':
+            constant.update(node.output)
+        elif not fed:
+            constant.update(node.output)
+            names.append(node.name)
+        elif node.op_type in NORMALISATION and fed <= raw:
             raw.add(node.output[0])
             names.append(node.name)
         elif node.op_type in KEPT:
             single.add(node.output[0])
-        elif (node.op_type in FOLLOWERS and fed and fed <= single) \
+        elif (node.op_type in FOLLOWERS and fed <= single) \
                 or (node.op_type == 'Div' and node.input[1] in single):
             single.add(node.output[0])
             names.append(node.name)
