@@ -36,7 +36,7 @@ from offline_train.deployed import (
     onnx_runner,
     plain_attention,
 )
-from offline_train.half import to_half
+from offline_train.half import check_range, to_half
 from offline_train.models import build_model, stride_of
 from offline_train.models.zoo import describe
 from offline_train.run_dir import Checkpoint, provenance, RunDir
@@ -164,6 +164,8 @@ def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
     for precision, content in contents.items():
         file = row.file if precision == 'fp32' else f'model_{precision}.onnx'
         parity = check_parity(file, onnx_runner(content), deployed, inputs, precision)
+        if precision == 'fp16':
+            parity['largest_value'] = check_range(contents['fp32'], content, inputs)
         built[precision] = Built(replace(row, file=file, precision=precision), content, parity)
     return [built[precision] for precision in dict.fromkeys(precisions)]
 

@@ -6,6 +6,9 @@ Convert an exported graph to half precision, what breaks in it left in single.
 The camera's bytes still go in and float32 logits still come out. The conversion is ONNX
 Runtime's; its casts are then put in order, because it writes the same one several times, at the
 end of the graph, and rounds between two neighbours that both stay in single precision.
+
+On a CPU, ONNX Runtime computes most of a half graph in single precision: rounded weights show in
+a comparison with torch, a value beyond 65504 does not. So that is looked for by itself.
 """
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ by it, which stays too, would not be a number.
 """
 NORMALISATION = ('Cast', 'Sub', 'Mul')
 """From the camera's bytes to the network's input: a mean such as 123.675 is not a half."""
+LARGEST = 65504.0
+"""The largest half."""
 
 
 def to_half(content: bytes) -> bytes:
@@ -44,6 +49,40 @@ def to_half(content: bytes) -> bytes:
     converted: bytes = half.SerializeToString()
     onnx.checker.check_model(converted, full_check=True)
     return converted
+
+
+def check_range(content: bytes, half: bytes, inputs: Sequence[np.ndarray]) -> float:
+    """
+    Return the largest magnitude, over some frames, of the values that `half` holds as halves.
+
+    They are computed by the fp32 graph `content`. inputs: uint8 RGB (H, W, 3) at the network's
+    size. BundleError names the value that is too large.
+    """
+    inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(half)).graph.value_info
+    halves = {value.name for value in inferred
+              if value.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    model = onnx.load_from_string(content)
+    names = [name for node in model.graph.node for name in node.output if name in halves]
+    for name in names:
+        model.graph.node.extend([
+            helper.make_node('Abs', [name], [f'{name}_magnitude']),
+            helper.make_node('ReduceMax', [f'{name}_magnitude'], [f'{name}_peak'], keepdims=0)])
+        model.graph.output.extend([
+            helper.make_tensor_value_info(f'{name}_peak', TensorProto.FLOAT, [])])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           providers=['CPUExecutionProvider'])
+    peaks = [f'{name}_peak' for name in names]
+    values_FN = np.array([session.run(peaks, {'image': image[None]}) for image in inputs])
+    largest_N = values_FN.max(axis=0)
+    worst = int(largest_N.argmax())
+    largest = float(largest_N[worst])
+    print(f'largest value in half precision {largest:.4g}, the format ends at {LARGEST:.0f}')
+    if not largest <= LARGEST:
+        raise BundleError(f'export: {names[worst]} reaches {largest:.4g}, half precision ends at '
+                          f'{LARGEST:.0f}; leave fp16 out')
+    return float(f'{largest:.4g}')
 
 
 def _constants_as_initializers(graph: Any) -> None:

@@ -16,8 +16,9 @@ from offline_train import export as export_stage  # noqa: E402
 from offline_train import train as train_stage  # noqa: E402
 from offline_train.config import InputConfig  # noqa: E402
 from offline_train.deployed import Deployed, export_onnx, onnx_runner  # noqa: E402
-from offline_train.half import to_half  # noqa: E402
+from offline_train.half import check_range, to_half  # noqa: E402
 from offline_train.run_dir import RunDir  # noqa: E402
+from onnx.reference import ReferenceEvaluator  # noqa: E402
 from tiny_runs import parse, TINY, write_scenes  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -56,6 +57,12 @@ def half_of(function, config=SMALL, opset=17):
     return to_half(export_onnx(Deployed(Applied(function), config).eval(), config, opset))
 
 
+def computed(half, image):
+    """Compute as onnx's own evaluator does: every half is one, as on a GPU."""
+    with np.errstate(all='ignore'):
+        return ReferenceEvaluator(onnx.load_from_string(half)).run(None, {'image': image})[0]
+
+
 def noise(config=SMALL):
     return np.random.default_rng(4).integers(0, 256, (1, config.height, config.width, 3), np.uint8)
 
@@ -92,6 +99,7 @@ def test_parity_of_each_variant_is_written_down(bundle):
     assert provenance['parity_with_torch_torchscript']['max_difference'] < 1e-5
     assert provenance['parity_with_torch_fp16']['agreement'] >= 0.995
     assert 0 < provenance['parity_with_torch_fp16']['max_difference'] < 0.1
+    assert 1 < provenance['parity_with_torch_fp16']['largest_value'] < 65504
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.jit.load.*:FutureWarning')
@@ -107,8 +115,8 @@ def test_torchscript_computes_the_logits_of_the_onnx_variant(bundle):
 
 
 def test_a_mean_that_is_no_half_is_subtracted_as_it_is():
-    run = onnx_runner(half_of(lambda x: x, InputConfig(32, 32, mean=(123.675,) * 3)))
-    logits = run(np.full((1, 32, 32, 3), 124, np.uint8))
+    half = half_of(lambda x: x, InputConfig(32, 32, mean=(123.675,) * 3))
+    logits = computed(half, np.full((1, 32, 32, 3), 124, np.uint8))
     # 123.675 is 123.6875 in half precision: 0.3125 would come out before the division
     np.testing.assert_allclose(logits[0, :, 0, 0], 0.325 / np.array(SMALL.std), rtol=1e-3)
 
@@ -120,7 +128,7 @@ def test_a_layer_norm_of_large_numbers_does_not_overflow(opset):
 
     image = noise()
     wanted = normalise(Deployed(Applied(lambda x: x), SMALL)(torch.from_numpy(image))).numpy()
-    got = onnx_runner(half_of(normalise, opset=opset))(image)
+    got = computed(half_of(normalise, opset=opset), image)
     np.testing.assert_allclose(got, wanted, atol=0.01)
 
 
@@ -132,8 +140,32 @@ def test_a_vector_of_zeros_is_normalised_to_zeros(opset):
     image = noise()
     wanted = normalise(Deployed(Applied(lambda x: x), SMALL)(torch.from_numpy(image))).numpy()
     assert (np.abs(wanted).max(axis=1) == 0).any()
-    got = onnx_runner(half_of(normalise, opset=opset))(image)
+    got = computed(half_of(normalise, opset=opset), image)
     np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+def test_a_sum_over_many_cells_does_not_overflow():
+    def share(x):
+        bright = 100 * x.relu()
+        return bright / bright.sum((2, 3), keepdim=True)
+
+    image = np.full((1, 32, 32, 3), 255, np.uint8)  # 1024 cells of 220 and more
+    np.testing.assert_allclose(computed(half_of(share), image), 1 / 1024, rtol=2e-3)
+
+
+def test_a_value_beyond_the_largest_half_is_found_where_a_cpu_would_not_show_it():
+    image = np.full((32, 32, 3), 255, np.uint8)
+    brightest = ((255 - np.array(SMALL.mean)) / SMALL.std).max()
+    for scale in (100, 30000):
+        deployed = Deployed(Applied(lambda x, scale=scale: x * scale * 1e-4), SMALL).eval()
+        content = export_onnx(deployed, SMALL, 17)
+        half = to_half(content)
+        assert np.isfinite(onnx_runner(half)(image[None])).all()
+        if scale == 100:
+            assert check_range(content, half, [image]) == pytest.approx(100 * brightest, rel=1e-3)
+        else:
+            with pytest.raises(BundleError, match=r'reaches 7\.92e\+04, half precision ends'):
+                check_range(content, half, [image * 0, image])
 
 
 def test_what_weights_alone_decide_is_computed_in_single_precision():
