@@ -12,9 +12,13 @@ a comparison with torch, a value beyond 65504 does not. So that is looked for by
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Set
+from typing import Any, Dict, List, Sequence, Set
 
+from evit_seg.core.errors import BundleError
+import numpy as np
 import onnx
+from onnx import helper, TensorProto
+import onnxruntime
 from onnxruntime.transformers.float16 import convert_float_to_float16, DEFAULT_OP_BLOCK_LIST
 
 KEPT = {
