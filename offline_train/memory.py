@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable, Dict, Iterable, List
+from typing import Callable, Dict, Iterable
 
 from evit_seg.core.labels import IGNORE_INDEX
 from offline_train.config import TrainConfig
@@ -62,13 +62,11 @@ def saved_bytes(forward: Callable[[], object], owned: Iterable[Tensor] = ()) -> 
     """Return the bytes of the storages that autograd keeps of `forward`, those owned left out."""
     excluded = {tensor.untyped_storage().data_ptr() for tensor in owned}
     sizes: Dict[int, int] = {}
-    alive: List[Tensor] = []  # so that no address is given out twice
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in excluded:
             sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

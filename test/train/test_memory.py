@@ -35,6 +35,11 @@ def test_a_storage_that_two_layers_keep_counts_once():
     assert saved_bytes(lambda: (image * image, image.square())) == 4 * 3 * 64
 
 
+def test_a_part_of_a_storage_keeps_all_of_it():
+    images, factor = torch.randn(4, 3, 8, 8), torch.ones(1, requires_grad=True)
+    assert saved_bytes(lambda: images[:1] * factor, [factor]) == 4 * 4 * 3 * 64
+
+
 def test_activations_grow_with_the_crops_and_shrink_with_parts():
     small = ['input.height=64', 'input.width=96', 'augment.crop_height=64',
              'augment.crop_width=96', 'model.widths=[4, 4, 8, 8, 8]']
