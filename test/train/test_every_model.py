@@ -22,8 +22,8 @@ from tiny_runs import parse, TINY, write_scenes  # noqa: E402
 
 OWN = ['bilateral', 'pidnet_s', 'token_pyramid']
 IR_VERSIONS = {13: 7, 17: 8}
-# Two thirds of this file's time (8, 31 and 27 of 106 s on one core); sisters have the same
-# operators, so one opset each is enough.
+# Most of this file's time (11, 23 and 21 of 94 s on one core); sisters have the same operators,
+# so one opset each is enough.
 LARGE = {'upernet_swinv2_t': [17], 'upernet_swinv2_b': [13], 'segformer_b5': [13]}
 
 needs_zoo = pytest.mark.skipif(

@@ -94,6 +94,7 @@ def test_half_takes_bytes_and_gives_floats_in_half_the_space(bundle):
     half = onnx.load(bundle.folder / 'model_fp16.onnx')
     assert half.graph.input[0].type.tensor_type.elem_type == 2  # uint8
     assert half.graph.output[0].type.tensor_type.elem_type == FLOAT
+    assert not {'Identity', 'Constant'} & {node.op_type for node in half.graph.node}
     weights = {t.name: t for t in half.graph.initializer}
     convolved = [weights[n.input[1]] for n in half.graph.node if n.op_type == 'Conv']
     assert convolved and all(t.data_type == HALF for t in convolved)
