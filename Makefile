@@ -7,7 +7,7 @@ TEST := .venv-test
 CORE := .venv-core
 BRIDGE := .venv-bridge
 SOURCES := evit_seg offline_train launch test setup.py
-PIP_FLAGS := --quiet --disable-pip-version-check
+PIP_FLAGS := --quiet --no-cache-dir --disable-pip-version-check
 
 .PHONY: demo test lint core cv-bridge clean
 

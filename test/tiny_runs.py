@@ -39,3 +39,18 @@ def losses(run):
     """Return the logged loss of each step."""
     records = [json.loads(line) for line in (run.path / 'log.jsonl').read_text().splitlines()]
     return {r['step']: r['loss'] for r in records if 'loss' in r}
+
+
+class MemoryFrames:
+    """Frames that lie in memory: pairs of image and mask."""
+
+    def __init__(self, *pairs):
+        self._pairs = pairs
+        self.counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:14]
+                                for _, mask in pairs]).astype(np.int64)
+
+    def __len__(self):
+        return len(self._pairs)
+
+    def read(self, index):
+        return self._pairs[index]

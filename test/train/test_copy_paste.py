@@ -14,27 +14,13 @@ from evit_seg.core.labels import IGNORE_INDEX, load_label_map  # noqa: E402, I10
 from offline_train.config import AugmentConfig, load_config  # noqa: E402
 from offline_train.data.copy_paste import Paster  # noqa: E402
 from offline_train.data.crops import CropDataset  # noqa: E402
+from tiny_runs import MemoryFrames  # noqa: E402
 
 LABELS = load_label_map()
 ROAD, BUILDING, PERSON, VEHICLE = (LABELS.by_slug(slug).id for slug in (
     'road_railway_bridge', 'building_undamaged', 'person', 'vehicle'))
 PURPLE, GREEN = (250, 0, 250), (0, 250, 0)
 SIZE = (96, 128)
-
-
-class MemoryFrames:
-    """Frames that lie in memory."""
-
-    def __init__(self, *pairs):
-        self._pairs = pairs
-        self.counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:14]
-                                for _, mask in pairs]).astype(np.int64)
-
-    def __len__(self):
-        return len(self._pairs)
-
-    def read(self, index):
-        return self._pairs[index]
 
 
 def empty(size=SIZE, class_id=ROAD):

@@ -14,27 +14,13 @@ from evit_seg.core.errors import ConfigError  # noqa: E402, I100
 from evit_seg.core.labels import load_label_map  # noqa: E402
 from offline_train.config import load_config  # noqa: E402
 from offline_train.data.crops import class_weights, CropDataset  # noqa: E402
+from tiny_runs import MemoryFrames  # noqa: E402
 
 TINY = ['input.height=64', 'input.width=96', 'augment.crop_height=32', 'augment.crop_width=64',
         'optim.steps=20', 'optim.batch=2']
 PLAIN = [*TINY, 'augment.tone=0', 'augment.brightness=0', 'augment.saturation=0',
          'augment.degrade=0', 'loss.stride=1']
 LABELS = load_label_map()
-
-
-class MemoryFrames:
-    """Frames that lie in memory."""
-
-    def __init__(self, pairs):
-        self._pairs = pairs
-        self.counts = np.stack([np.bincount(mask.ravel(), minlength=256)[:14]
-                                for _, mask in pairs]).astype(np.int64)
-
-    def __len__(self):
-        return len(self._pairs)
-
-    def read(self, index):
-        return self._pairs[index]
 
 
 def blocks(seed, count=4, size=(6, 8)):
@@ -45,7 +31,7 @@ def blocks(seed, count=4, size=(6, 8)):
         mask = np.repeat(rng.integers(0, 14, size), 16, axis=0).repeat(16, axis=1).astype(np.uint8)
         image = (mask[..., None] * 17 + rng.integers(0, 17, (*mask.shape, 3))).astype(np.uint8)
         pairs.append((image, mask))
-    return MemoryFrames(pairs)
+    return MemoryFrames(*pairs)
 
 
 @pytest.mark.parametrize('rotate', [0, 30])
@@ -122,7 +108,7 @@ def test_without_labelled_frames_all_crops_are_unlabelled():
 
 
 def test_frames_without_any_label_are_refused():
-    frames = MemoryFrames([(np.zeros((64, 96, 3), np.uint8), np.full((64, 96), 255, np.uint8))])
+    frames = MemoryFrames((np.zeros((64, 96, 3), np.uint8), np.full((64, 96), 255, np.uint8)))
     with pytest.raises(ConfigError, match='every mask is ignored'):
         CropDataset(frames, LABELS, load_config(None, TINY))
 

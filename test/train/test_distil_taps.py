@@ -41,13 +41,7 @@ NAMES = [name if name in OWN else pytest.param(name, marks=needs_zoo)
          for name in MODELS if name not in LARGE]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep to one core: threads that wait for each other are slow beside other work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def on_meta(name):

@@ -6,6 +6,7 @@ import array
 import struct
 
 import cv2
+from decode_outcome import outcome
 from evit_seg.core.decode import (
     decode_raw,
     ENCODINGS,
@@ -216,19 +217,6 @@ def test_odd_width_of_packed_yuv_is_refused(encoding):
 def test_tiny_bayer_is_refused_rather_than_black():
     with pytest.raises(FrameError, match='at least 3x3'):
         decode_raw(bytes(4), height=2, width=2, encoding='bayer_rggb8', step=2)
-
-
-def outcome(decode, *args, **fields):
-    """Return the frame, or None after a FrameError; anything else escapes and fails the test."""
-    try:
-        frame = decode(*args, **fields)
-    except FrameError:
-        return None
-    assert frame.image_HWC.dtype == np.uint8
-    assert frame.image_HWC.ndim == 3 and frame.image_HWC.shape[2] == 3
-    assert frame.colour in ('bgr', 'rgb')
-    frame.image_HWC.sum()  # every byte of a view can be read
-    return frame
 
 
 @settings(deadline=None)

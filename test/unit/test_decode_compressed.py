@@ -7,6 +7,7 @@ import struct
 import zlib
 
 import cv2
+from decode_outcome import outcome
 from evit_seg.core.decode import decode_compressed
 from evit_seg.core.errors import FrameError
 from hypothesis import given, settings
@@ -163,19 +164,6 @@ def test_what_is_no_image_is_said(data, message):
 def test_depth_is_refused_by_name():
     with pytest.raises(FrameError, match='holds depth'):
         decode_compressed(bytes(100), format='16UC1; compressedDepth png')
-
-
-def outcome(decode, *args, **fields):
-    """Return the frame, or None after a FrameError; anything else escapes and fails the test."""
-    try:
-        frame = decode(*args, **fields)
-    except FrameError:
-        return None
-    assert frame.image_HWC.dtype == np.uint8
-    assert frame.image_HWC.ndim == 3 and frame.image_HWC.shape[2] == 3
-    assert frame.colour in ('bgr', 'rgb')
-    frame.image_HWC.sum()  # every byte of a view can be read
-    return frame
 
 
 @settings(deadline=None, max_examples=200)
