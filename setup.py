@@ -13,7 +13,8 @@ REPLAY = ['rosbags>=0.11', 'tqdm']
 ROS = ['ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
        'ros-diagnostic-msgs', 'ros-geometry-msgs']
 TRAIN = ['torch>=2.11', 'torchvision', 'timm>=1.0', 'segmentation-models-pytorch>=0.5',
-         'accelerate', 'onnx', 'safetensors', 'tensorboard', 'matplotlib', 'tqdm']
+         'accelerate', 'onnx', 'safetensors', 'tensorboard', 'matplotlib', 'tqdm',
+         'torch-pruning>=1.6']
 TEST = ['pytest', 'hypothesis', 'psutil', 'ruff', 'mypy', 'types-PyYAML', 'vermin',
         'ros-ament-flake8', 'ros-ament-pep257', 'flake8-builtins', 'flake8-blind-except',
         'flake8-class-newline', 'flake8-comprehensions', 'flake8-deprecated',

@@ -37,9 +37,10 @@ from offline_train.deployed import (
     plain_attention,
 )
 from offline_train.half import check_range, to_half
-from offline_train.models import build_model, stride_of
+from offline_train.models import stride_of
 from offline_train.models.zoo import describe
-from offline_train.run_dir import Checkpoint, provenance, RunDir
+from offline_train.run_dir import provenance, RunDir
+from offline_train.run_network import load_network
 from offline_train.torchscript import export_torchscript, torchscript_runner
 from offline_train.train import score_model
 from torch import nn
@@ -108,8 +109,8 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
     out = out or run.path / 'bundle' / name
     if out.exists() and any(out.iterdir()):
         raise BundleError(f'{out} exists and is not empty: choose another name with --out')
-    saved = run.load_checkpoint(checkpoint)
-    network = _network(config, saved, len(sources.label_map))
+    with plain_attention():
+        network = load_network(run, len(sources.label_map), checkpoint)
     deployed = Deployed(network, config.input).eval()
 
     inputs = network_inputs(frames, config.input)
@@ -127,7 +128,7 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
         normalise={'mean': list(config.input.mean), 'std': list(config.input.std),
                    'where': 'graph'},
         variants=tuple(b.variant for b in built),
-        provenance={**provenance(), 'trained': run.provenance(), 'step': saved.step,
+        provenance={**provenance(), 'trained': run.provenance(), 'step': run.step_of(checkpoint),
                     **_size(network, config.input),
                     **{_parity_key(b.variant): dict(b.parity) for b in built}},
         scores=scores)
@@ -143,13 +144,6 @@ def _frames(sources: Sources) -> Tuple[str, Frames]:
         if frames:
             return split, frames
     raise ConfigError('data: expected frames to check the export with, the run names none')
-
-
-def _network(config: TrainConfig, saved: Checkpoint, classes: int) -> nn.Module:
-    with plain_attention():
-        network = build_model(config.model, classes, config.input)
-    network.load_state_dict(saved.part('ema'))
-    return network
 
 
 def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,

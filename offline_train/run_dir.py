@@ -49,7 +49,7 @@ class RunDir:
             if parent_path and (Path(parent_path) / 'config.yaml').is_file():
                 parent = cls.open(Path(parent_path))
                 parents.append({'role': role, **parent.provenance(),
-                                'step': parent.load_checkpoint().step})
+                                'step': parent.step_of()})
             elif role == 'initial' and parent_path:
                 cls.open(Path(parent_path))
         _write_yaml(path / 'config.yaml', config_to_dict(config))
@@ -99,10 +99,14 @@ class RunDir:
         """Return the file of a checkpoint: the latest, or the one of a step such as '400'."""
         found = self.checkpoints()
         if name != 'latest':
-            found = [path for path in found if int(path.stem.split('_')[1]) == int(name)]
+            found = [path for path in found if str(_step(path)) == name]
         if not found:
             raise InputError(f'{self.path}: expected a checkpoint ({name}), found none')
         return found[-1]
+
+    def step_of(self, name: str = 'latest') -> int:
+        """Return how many steps a checkpoint has behind it."""
+        return _step(self.find_checkpoint(name))
 
     def load_checkpoint(self, name: str = 'latest') -> Checkpoint:
         """Return a checkpoint: the latest, or the one of a step such as '400'."""
@@ -159,6 +163,10 @@ class Checkpoint:
         start = len(prefix) + 1
         return {key[start:]: value for key, value in self.tensors.items()
                 if key.startswith(f'{prefix}.')}
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.stem.split('_')[1])
 
 
 def provenance() -> Dict[str, Any]:

@@ -28,6 +28,7 @@ from offline_train.distillation.teacher import normalise, open_teacher, teacher_
 from offline_train.models import build_model
 from offline_train.objective import Batch, Lesson, Objective
 from offline_train.run_dir import RunDir, RunLog
+from offline_train.run_network import follow_initial
 from offline_train.training_state import learning_rate, TrainingState
 import torch
 from torch import nn
@@ -81,7 +82,7 @@ def run_stage(args: argparse.Namespace, check: Callable[[TrainConfig], None]) ->
         return
     if args.out is None:
         raise ConfigError('--out: expected the name of a new run folder')
-    config = load_config(args.config, args.overrides)
+    config = follow_initial(load_config(args.config, args.overrides))
     check(config)
     sources = open_sources(config.data)
     accelerator = accelerator_for(config)

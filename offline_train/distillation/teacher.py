@@ -20,8 +20,9 @@ from evit_seg.core.labels import LabelMap
 import numpy as np
 from offline_train.config import InputConfig, TeacherConfig
 from offline_train.data.sources import label_map_of
-from offline_train.models import build_model, stride_of
+from offline_train.models import stride_of
 from offline_train.run_dir import RunDir
+from offline_train.run_network import load_network
 import onnxruntime
 import torch
 from torch import nn, Tensor
@@ -70,9 +71,7 @@ class NetworkTeacher:
                  precision: str) -> None:
         config, theirs = run.config(), label_map_of(run.config().data)
         _check_classes(str(run.path), theirs, label_map)
-        network = build_model(config.model, len(theirs), config.input)
-        network.load_state_dict(run.load_checkpoint().part('ema'))
-        network.eval().requires_grad_(False)
+        network = load_network(run, len(theirs)).requires_grad_(False)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.stride = stride_of(network)
         self._input = config.input
