@@ -22,6 +22,7 @@ STAGES = {
     'export': 'write a bundle (ONNX and manifest) from a training run',
     'evaluate': 'score a bundle on image folders',
     'bench': 'latency, memory and energy of bundles on this machine (no torch)',
+    'eager': 'time a run in eager PyTorch in turns with bundles',
     'report': 'tables and figures of runs, beside the paper',
     'step_times': 'time the steps of several configurations, for controls of equal compute',
     'tune_alerts': 'find alert thresholds of a class on validation flights',
