@@ -13,7 +13,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import cv2
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.health import StageTimes
-from evit_seg.core.machine import machine_facts
+from evit_seg.core.machine import machine_facts, process_memory_mb
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry, preprocess
 from evit_seg.core.segmenter import Segmenter
@@ -203,22 +203,11 @@ def bench_model(name_or_path: str, source_hw: Tuple[int, int], *, runs: int = 50
                 'engine': engine.name, 'provider': engine.provider,
                 'precision': engine.precision, 'input_hw': list(engine.input_hw),
                 'height': source_hw[0], 'width': source_hw[1], 'runs': runs,
-                'frames_per_s': runs / elapsed_s, 'rss_mb': _rss_mb(),
+                'frames_per_s': runs / elapsed_s, 'rss_mb': process_memory_mb()['rss'],
                 'stages': {stage: {'p50_ms': summary.p50_ms, 'p95_ms': summary.p95_ms}
                            for stage, summary in times.summary().items()}}
     finally:
         segmenter.close()
-
-
-def _rss_mb() -> Optional[float]:
-    """Return the resident memory of this process in MB, None where /proc does not tell."""
-    status = Path('/proc/self/status')
-    if not status.is_file():
-        return None
-    for line in status.read_text(encoding='utf-8').splitlines():
-        if line.startswith('VmRSS:'):
-            return int(line.split()[1]) * 1024 / 1e6
-    return None
 
 
 def pre_post_table(rows: Sequence[Mapping[str, Any]]) -> str:

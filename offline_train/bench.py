@@ -37,9 +37,9 @@ reason. FPS is 1000 / mean ms of the whole call (pre + infer + post), one frame 
 the paper's score is mIoU x FPS, that is mIoU / seconds per image.
 
   offline_train bench demo
-  offline_train bench runs/a/bundle runs/b/bundle --threads 4 --size 1280x720 --json results/
-  offline_train bench runs/a/bundle --precision fp32 --precision fp16 --provider cuda
-  offline_train bench runs/a/bundle --evaluate runs/a/evaluate.json --json runs/a/bench.json
+  offline_train bench runs/a/bundle/a runs/b/bundle/b --threads 4 --size 1280x720 --json results/
+  offline_train bench runs/a/bundle/a --precision fp32 --precision fp16 --provider cuda
+  offline_train bench runs/a/bundle/a --evaluate runs/a/evaluate.json --json runs/a/bench.json
 
 --json with one measurement writes one object to that file; with several it is a folder and gets
 one file each: bench_1_NAME_PRECISION.json, bench_2_...
