@@ -8,18 +8,18 @@ from setuptools import find_packages, setup
 NAME = 'evit_seg'
 
 RUNTIME = ['onnxruntime>=1.17', 'opencv-python-headless>=4.8']
+INSPECT = ['onnx']
 REPLAY = ['rosbags>=0.11', 'tqdm']
 # ROS 2 Kilted from PyPI: x86-64, CPython 3.10 to 3.13. Elsewhere ROS 2 comes from apt.
 ROS = ['ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
        'ros-diagnostic-msgs', 'ros-geometry-msgs']
 TRAIN = ['torch>=2.11', 'torchvision', 'timm>=1.0', 'segmentation-models-pytorch>=0.5',
-         'accelerate', 'onnx', 'safetensors', 'tensorboard', 'matplotlib', 'tqdm',
-         'torch-pruning>=1.6']
+         'accelerate', 'onnx', 'safetensors', 'tensorboard', 'matplotlib', 'tqdm']
 TEST = ['pytest', 'hypothesis', 'psutil', 'ruff', 'mypy', 'types-PyYAML', 'vermin',
         'ros-ament-flake8', 'ros-ament-pep257', 'flake8-builtins', 'flake8-blind-except',
         'flake8-class-newline', 'flake8-comprehensions', 'flake8-deprecated',
         'flake8-docstrings', 'flake8-import-order', 'flake8-quotes',
-        'colcon-common-extensions', 'setuptools<80']
+        'colcon-common-extensions', 'setuptools<80', 'torch-pruning>=1.6']
 
 
 def share_files():
@@ -46,6 +46,7 @@ setup(
     # OpenCV has several distributions and ROS 2 has apt, so neither is forced on anyone.
     extras_require={
         'runtime': RUNTIME,
+        'inspect': RUNTIME + INSPECT,
         'ros': ROS,
         'replay': REPLAY,
         'demo': RUNTIME + ROS + REPLAY,

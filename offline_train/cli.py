@@ -19,11 +19,18 @@ STAGES = {
     'datasets': 'list the known data sets, check a folder of one (no torch)',
     'train': 'train a network on image folders',
     'distil': 'train a student with a teacher',
+    'prune': 'cut filters, attention heads and hidden units out of a run',
+    'low_rank': 'put two thin layers, or attention of linear cost, in the place of a wide one',
+    'compress': 'prune, recover, export and quantize by a recipe with budgets and guards',
+    'sweep': 'run stages over a grid of settings, in parallel or as a job array',
     'export': 'write a bundle (ONNX and manifest) from a training run',
+    'quantize': 'add an int8 variant to a bundle, sensitive layers left in float',
     'evaluate': 'score a bundle on image folders',
     'bench': 'latency, memory and energy of bundles on this machine (no torch)',
     'eager': 'time a run in eager PyTorch in turns with bundles',
     'report': 'tables and figures of runs, beside the paper',
+    'block_costs': 'measure what each attention and FFN block of a run costs, for gates',
+    'heat_maps': 'draw where the attention of a run looks, before and after compression',
     'step_times': 'time the steps of several configurations, for controls of equal compute',
     'tune_alerts': 'find alert thresholds of a class on validation flights',
 }
@@ -39,6 +46,8 @@ the way of a student:
   offline_train evaluate --bundle runs/student/bundle/student --dataset lpcv2023 --root LPCV \\
                        --split val --json runs/student/evaluate.json
   offline_train bench  runs/student/bundle/student --json runs/student/bench.json
+  offline_train compress --recipe config/recipes/x86.yaml --run runs/student --out small \\
+                       data.root=scenes
   offline_train report runs/* --out report
 without images: offline_train synth renders some; without a GPU: config/train/small_*.yaml.
 `offline_train STAGE --help` tells more."""

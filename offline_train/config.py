@@ -19,10 +19,12 @@ from offline_train.sections import (
     AugmentConfig,
     DataConfig,
     DistilConfig,
+    GateConfig,
     InputConfig,
     LossConfig,
     ModelConfig,
     OptimConfig,
+    QuantConfig,
     RunConfig,
     TeacherConfig,
 )
@@ -44,6 +46,8 @@ class TrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     distil: DistilConfig = field(default_factory=DistilConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
+    quant: QuantConfig = field(default_factory=QuantConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:
@@ -73,7 +77,34 @@ class TrainConfig:
         if self.optim.accumulate < 1 or self.optim.batch % self.optim.accumulate:
             raise ConfigError(f'optim.batch: expected a multiple of optim.accumulate '
                               f'{self.optim.accumulate}, got {self.optim.batch}')
+        self._check_gates()
+        self._check_quant()
         self._check_distillation()
+
+    def _check_gates(self) -> None:
+        gates = self.gates
+        for name, value, right, wanted in (
+                ('weight', gates.weight, gates.weight >= 0, '0 or more'),
+                ('cost', gates.cost, bool(gates.cost), 'macs, bytes, latency or a JSON file'),
+                ('start', gates.start, 0 < gates.start < 1, 'above 0 and below 1'),
+                ('threshold', gates.threshold, 0 <= gates.threshold < 1, '0 to below 1'),
+                ('learning_rate', gates.learning_rate, gates.learning_rate > 0, 'above 0')):
+            if not right:
+                raise ConfigError(f'gates.{name}: expected {wanted}, got {value!r}')
+
+    def _check_quant(self) -> None:
+        quant = self.quant
+        if not quant.enabled:
+            return
+        for name, value, right, wanted in (
+                ('range_decay', quant.range_decay, 0 <= quant.range_decay < 1, '0 to below 1'),
+                ('freeze', quant.freeze, 0 < quant.freeze <= 1, 'above 0 up to 1'),
+                ('observe', quant.observe,
+                 0 <= quant.observe < int(quant.freeze * self.optim.steps),
+                 'fewer steps than quant.freeze x optim.steps, '
+                 f'{int(quant.freeze * self.optim.steps)}')):
+            if not right:
+                raise ConfigError(f'quant.{name}: expected {wanted}, got {value!r}')
 
     def _check_distillation(self) -> None:
         weights = {name: getattr(self.distil, name) for name in DISTIL_TERMS}
@@ -109,7 +140,7 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> TrainConfig
         content = read
     for override in overrides:
         _apply_override(content, override)
-    return _build(TrainConfig, content, '')
+    return build(TrainConfig, content, '')
 
 
 def config_to_dict(config: TrainConfig) -> Dict[str, Any]:
@@ -137,7 +168,8 @@ def _apply_override(content: Dict[str, Any], override: str) -> None:
         raise ConfigError(f'{path}: expected a YAML value, got {text!r}') from error
 
 
-def _build(cls: Type[Section], content: Mapping[str, Any], where: str) -> Section:
+def build(cls: Type[Section], content: Mapping[str, Any], where: str) -> Section:
+    """Return a dataclass filled from a mapping; `where` goes before a key in what is refused."""
     hints = get_type_hints(cls)
     values: Dict[str, Any] = {}
     for key, value in content.items():
@@ -149,7 +181,7 @@ def _build(cls: Type[Section], content: Mapping[str, Any], where: str) -> Sectio
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ConfigError(f'{name}: expected a section with keys, got {value!r}')
-            values[key] = _build(hints[key], value, f'{name}.')
+            values[key] = build(hints[key], value, f'{name}.')
         else:
             values[key] = _checked(value, hints[key], name)
     return cls(**values)

@@ -10,6 +10,7 @@ from typing import Callable, Dict, Iterator, Sequence
 import warnings
 
 from evit_seg.core.errors import BundleError, ConfigError
+from evit_seg.core.onnx_fold import fold_constants
 import numpy as np
 from offline_train.config import InputConfig
 import onnx
@@ -95,6 +96,7 @@ def export_onnx(deployed: Deployed, config: InputConfig, opset: int) -> bytes:
                           input_names=['image'], output_names=['logits'], opset_version=opset,
                           dynamo=False)
     model = onnx.load_from_string(buffer.getvalue())
+    fold_constants(model)
     model.ir_version = ir_version(opset)
     content: bytes = model.SerializeToString()
     onnx.checker.check_model(content)
@@ -125,7 +127,9 @@ def check_parity(what: str, run: Callable[[np.ndarray], np.ndarray], deployed: D
     if agreement < MIN_AGREEMENT[precision]:
         raise BundleError(f'export: {what} and torch agree on {agreement:.4f} of the cells, '
                           f'at least {MIN_AGREEMENT[precision]} is needed (largest difference of '
-                          f'the logits {largest:.3g}); try another --opset')
+                          f'the logits {largest:.3g}); '
+                          + ('leave more layers in float (--min-agreement, --max-float)'
+                             if precision == 'int8' else 'try another --opset'))
     return {'agreement': round(agreement, 6), 'max_difference': float(f'{largest:.3g}'),
             'frames': len(inputs)}
 

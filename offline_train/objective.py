@@ -1,15 +1,18 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-What is minimised: the loss on the labels and any mixture of distillation terms.
+What is minimised: the loss on the labels, distillation terms, the cost of what gates leave open.
 
-Student, adapters and terms are one module, so that several processes can share a step.
+Student, adapters, gates and terms are one module, so that several processes can share a step.
 """
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Dict, Optional
 
+from offline_train.compression.fake_quant import FakeQuantizer
+from offline_train.compression.gates import Gates, open_gates
 from offline_train.config import TrainConfig
 from offline_train.distillation.cache import CachedLogits
 from offline_train.distillation.feature_terms import Generation, Mimic
@@ -71,6 +74,10 @@ class Objective(nn.Module):
                                           distil.generation_stride)):
                 if weight > 0:
                     self._add_feature_term(name, stride, lesson.teacher)
+        # Last: a copy of the network, as the taps make one, would take the gates' hooks along.
+        self.gates: Optional[Gates] = open_gates(network, config)
+        self.quantizer: Optional[FakeQuantizer] = FakeQuantizer(
+            network, config.quant, config.optim.steps) if config.quant.enabled else None
 
     def _add_feature_term(self, name: str, stride: int, teacher: Teacher) -> None:
         tap = FeatureTap(self.network, stride)
@@ -95,7 +102,10 @@ class Objective(nn.Module):
         """Return the scalar terms of a batch, 'loss' among them."""
         bf16 = self._config.optim.precision == 'bf16'
         image = batch['image']
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+        if self.gates is not None:
+            self.gates.draw()
+        rounding = nullcontext() if self.quantizer is None else self.quantizer.active()
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16), rounding:
             outputs = self.network(normalise(image, self._config.input))
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         terms: Dict[str, Tensor] = {}
@@ -106,6 +116,8 @@ class Objective(nn.Module):
             weights['labels'] = self._config.distil.labels if self._lesson else 1.0
         if self._lesson is not None:
             self._add_lesson(logits, self._lesson.logits(batch), terms, weights)
+        if self.gates is not None:
+            terms['gates'], weights['gates'] = self.gates.open_cost(), self._config.gates.weight
         total = sum((weights[name] * terms[name] for name in terms), logits.new_zeros(()))
         return {'loss': total, **terms}
 

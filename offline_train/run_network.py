@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Sequence
 
-from offline_train.config import DistilConfig, TeacherConfig, TrainConfig
+from offline_train.config import DistilConfig, GateConfig, QuantConfig, TeacherConfig, TrainConfig
 from offline_train.models import build_model
 from offline_train.run_dir import RunDir
 from offline_train.surgery.cuts import Cut
@@ -34,9 +34,10 @@ def write_cut_run(out: Path, source: RunDir, network: nn.Module, cuts: Sequence[
                     initial=str(source.path), pretrained=False, weights='')
     run = RunDir.create(out, replace(
         config, model=model, teacher=TeacherConfig(), distil=DistilConfig(),
+        gates=GateConfig(), quant=QuantConfig(),
         data=replace(config.data, unlabeled=()), optim=replace(config.optim, steps=0)))
     state = network.state_dict()
-    run.save_checkpoint(0, {f'{part}.{name}': value for part in ('model', 'ema')
+    run.save_checkpoint(0, {f'{part}.{name}': value.clone() for part in ('model', 'ema')
                             for name, value in state.items()}, keep=1)
     return run
 

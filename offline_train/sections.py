@@ -216,6 +216,45 @@ class DistilConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """
+    Learnable gates on attention heads and FFN blocks, and the price of keeping them open.
+
+    See compression/gates.py; `offline_train prune --closed-gates` cuts what they have closed.
+    """
+
+    weight: float = 0.0
+    """Weight of the part of all blocks' cost that is open, 0 to 1, in the loss; 0: no gates."""
+    cost: str = 'macs'
+    """What a block costs at the deployed size: macs, bytes, latency (measured on this machine), or
+    the path of a JSON table of block name to ms or mJ; see compression/block_costs.py."""
+    start: float = 0.9
+    """Probability with which a gate leans to open at the start, above 0 and below 1."""
+    threshold: float = 0.1
+    """A gate whose value without noise is below this is closed, 0 to 1."""
+    learning_rate: float = 10.0
+    """Learning rate of the gates as a multiple of optim.learning_rate."""
+
+
+@dataclass(frozen=True)
+class QuantConfig:
+    """
+    Quantization-aware training: the forward pass rounds as the int8 network will.
+
+    See compression/fake_quant.py; it starts from a float run (model.initial).
+    """
+
+    enabled: bool = False
+    """Round weights and activations while training."""
+    observe: int = 50
+    """Steps at the start that round weights only and watch the ranges of the activations."""
+    freeze: float = 0.5
+    """After this part of the steps the ranges of the activations stand still."""
+    range_decay: float = 0.98
+    """Decay of the moving average of each activation's least and largest value of a batch."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Seed and how often the run says, scores and saves something."""
 

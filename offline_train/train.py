@@ -29,6 +29,7 @@ from offline_train.models import build_model
 from offline_train.objective import Batch, Lesson, Objective
 from offline_train.run_dir import RunDir, RunLog
 from offline_train.run_network import follow_initial
+from offline_train.surgery.cuts import apply_cuts
 from offline_train.training_state import learning_rate, TrainingState
 import torch
 from torch import nn
@@ -230,6 +231,7 @@ def _validate(log: RunLog, state: TrainingState, frames: Frames, label_map: Labe
               config: TrainConfig, device: torch.device) -> None:
     model = build_model(config.model, len(label_map), config.input)
     model.load_state_dict(state.average())
+    apply_cuts(model, state.closed_cuts(model))  # what would fly: without the closed gates
     matrix = score_model(model.to(device), frames, len(label_map), config.input)
     scores = dataset_scores(matrix)
     iou = {slug: value if value is None else round(value, 4)

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 import math
-from typing import Dict, List
+from typing import Any, Dict, List
 
 from accelerate import Accelerator
 from evit_seg.core.errors import ConfigError
+from offline_train.compression.gates import fold_gates
 from offline_train.config import OptimConfig, TrainConfig
 from offline_train.distillation.guard import DivergenceGuard, TrainingDiverged
 from offline_train.objective import Batch, Objective
 from offline_train.run_dir import RunDir
+from offline_train.surgery.cuts import Cut
 import torch
 from torch import nn, Tensor
 
@@ -36,11 +38,8 @@ class TrainingState:
         objective.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self._names = {id(p): name for name, p in objective.named_parameters()}
-        decayed = [p for p in objective.parameters() if p.ndim > 1]
-        plain = [p for p in objective.parameters() if p.ndim <= 1]
-        self._optimiser = torch.optim.AdamW(
-            [{'params': decayed, 'weight_decay': config.optim.weight_decay},
-             {'params': plain, 'weight_decay': 0.0}], lr=config.optim.learning_rate)
+        self._optimiser = torch.optim.AdamW(_groups(objective, config),
+                                            lr=config.optim.learning_rate)
         self._guard = DivergenceGuard(config.distil.kl_limit) \
             if config.distil.kl > 0 else None
         self._wrapped = accelerator.prepare_model(self._objective)
@@ -60,10 +59,12 @@ class TrainingState:
         self._wrapped.train()
         rate = learning_rate(self.step, config)
         for group in self._optimiser.param_groups:
-            group['lr'] = rate
+            group['lr'] = rate * group['factor']
         # Dropout and masks depend on the step alone, so a resumed run draws what it would have.
         torch.manual_seed((self._config.run.seed * DISTRIBUTED_SEED_STEP + self.step)
                           * self._accelerator.num_processes + self._accelerator.process_index)
+        if self._objective.quantizer is not None:
+            self._objective.quantizer.at_step(self.step)
         self._optimiser.zero_grad(set_to_none=True)
         sums: Dict[str, Tensor] = {}
         parts = _split(batch, config.accumulate)
@@ -105,12 +106,23 @@ class TrainingState:
         """Return the averaged weights and running statistics."""
         return self._average
 
+    def closed_cuts(self, network: nn.Module) -> List[Cut]:
+        """Fold the open gates into a network and return the cuts of the closed; [] without any."""
+        gates = self._objective.gates
+        return [] if gates is None else fold_gates(network, gates.values())
+
     def tensors(self) -> Dict[str, Tensor]:
         """Return everything a resumed run needs, by dotted names."""
         tensors = {f'model.{k}': v for k, v in self.network.state_dict().items()}
         tensors.update({f'ema.{k}': v for k, v in self._average.items()})
         tensors.update({f'adapters.{k}': v
                         for k, v in self._objective.adapters.state_dict().items()})
+        if self._objective.gates is not None:
+            tensors.update({f'gates.{k}': v
+                            for k, v in self._objective.gates.state_dict().items()})
+        if self._objective.quantizer is not None:
+            tensors.update({f'quant.{k}': v
+                            for k, v in self._objective.quantizer.state_dict().items()})
         for parameter, moments in self._optimiser.state.items():
             name = self._names[id(parameter)]
             tensors.update({f'optim.{name}.{k}': v for k, v in moments.items()})
@@ -136,6 +148,10 @@ class TrainingState:
         self.network.load_state_dict(checkpoint.part('model'))
         self._average = {k: v.to(device) for k, v in checkpoint.part('ema').items()}
         self._objective.adapters.load_state_dict(checkpoint.part('adapters'))
+        if self._objective.gates is not None:
+            self._objective.gates.load_state_dict(checkpoint.part('gates'))
+        if self._objective.quantizer is not None:
+            self._objective.quantizer.load_state_dict(checkpoint.part('quant'))
         moments = checkpoint.part('optim')
         for name, parameter in self._objective.named_parameters():
             if f'{name}.step' in moments:  # a parameter that was never used has no moments
@@ -145,6 +161,21 @@ class TrainingState:
                        for key in ('exp_avg', 'exp_avg_sq')}}
         if self._guard is not None:
             self._guard.load(checkpoint.tensors['guard.kl'])
+
+
+def _groups(objective: Objective, config: TrainConfig) -> List[Dict[str, Any]]:
+    """Return the optimiser's groups; `factor` is a group's multiple of the learning rate."""
+    gates = [] if objective.gates is None else list(objective.gates.parameters())
+    own = {id(p) for p in gates}
+    others = [p for p in objective.parameters() if id(p) not in own]
+    groups: List[Dict[str, Any]] = [
+        {'params': [p for p in others if p.ndim > 1], 'weight_decay': config.optim.weight_decay,
+         'factor': 1.0},
+        {'params': [p for p in others if p.ndim <= 1], 'weight_decay': 0.0, 'factor': 1.0}]
+    if gates:
+        groups.append({'params': gates, 'weight_decay': 0.0,
+                       'factor': config.gates.learning_rate})
+    return groups
 
 
 def learning_rate(step: int, config: OptimConfig) -> float:

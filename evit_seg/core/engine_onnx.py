@@ -3,7 +3,7 @@
 """ONNX Runtime behind the Engine protocol."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, TYPE_CHECKING
+from typing import Any, Dict, Optional, Tuple, TYPE_CHECKING
 
 from evit_seg.core.bundle import Bundle
 from evit_seg.core.errors import BundleError, ConfigError, LabelMapMismatch
@@ -18,6 +18,18 @@ PROVIDERS: Dict[str, str] = {
     'cuda': 'CUDAExecutionProvider',
     'tensorrt': 'TensorrtExecutionProvider',
 }
+RUNS: Dict[str, Tuple[str, ...]] = {
+    'cpu': ('fp32', 'int8', 'fp16'),
+    'cuda': ('fp32', 'fp16'),
+    'tensorrt': ('fp32', 'fp16'),
+}
+"""
+Precisions a provider computes itself, all of the graph.
+
+cpu computes most of a half graph in single precision: right, no faster than fp32. cuda has no
+integer kernels and leaves parts of an int8 graph to the CPU without a word; TensorRT takes int8
+only where every zero point is 0, ours are not.
+"""
 
 
 class OnnxEngine:
@@ -31,6 +43,7 @@ class OnnxEngine:
         self.input_hw = variant.input_hw
         self.stride = variant.stride
         path = bundle.folder / variant.file
+        _check_precision(variant, provider)
         self._session: Optional[onnxruntime.InferenceSession] = _open(path, threads, provider)
         used = self._session.get_providers()
         if used[0] != PROVIDERS[provider]:
@@ -73,15 +86,30 @@ class OnnxEngine:
         self._session = None
 
 
+def _check_precision(variant: Variant, provider: str) -> None:
+    """Raise ConfigError for a precision that the provider would not compute itself."""
+    precision, file = variant.precision, variant.file
+    if provider not in RUNS:
+        raise ConfigError(f'engine.provider: there is no {provider!r}; there are '
+                          f'{", ".join(PROVIDERS)}')
+    if precision in RUNS[provider]:
+        return
+    able = [name for name, precisions in RUNS.items() if precision in precisions]
+    if not able:
+        raise ConfigError(f'engine.precision: expected {", ".join(RUNS[provider])}, {file} is '
+                          f'{precision!r}, which ONNX Runtime does not run here; set '
+                          'engine.precision to another variant of the bundle, or export one')
+    raise ConfigError(f'engine.provider: {provider!r} does not run {precision!r} ({file}), it '
+                      f'would leave parts of it to the CPU or refuse it; set engine.provider: '
+                      f'{able[0]}, or engine.precision: {" or ".join(RUNS[provider])}')
+
+
 def _open(path: Any, threads: int, provider: str) -> onnxruntime.InferenceSession:
     try:
         import onnxruntime
     except ImportError as error:
         raise ConfigError('engine onnxruntime: the Python package is not installed; '
                           'pip install onnxruntime') from error
-    if provider not in PROVIDERS:
-        raise ConfigError(f'engine.provider: there is no {provider!r}; there are '
-                          f'{", ".join(PROVIDERS)}')
     available = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in available:
         raise ConfigError(f'engine.provider: this ONNX Runtime has no {PROVIDERS[provider]}, only '
@@ -94,6 +122,6 @@ def _open(path: Any, threads: int, provider: str) -> onnxruntime.InferenceSessio
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
-        raise BundleError(f'ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}; '
-                          'export the model for this version (offline_train export --opset)') \
-            from error
+        raise BundleError(f'ONNX Runtime {onnxruntime.__version__} cannot load {path}: '
+                          f'{str(error).strip()}; export the model for this version '
+                          '(offline_train export --opset)') from error

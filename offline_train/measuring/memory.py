@@ -37,8 +37,8 @@ def measure_memory(folder: Path, *, precision: str, height: int, provider: str, 
     """
     task = {'folder': str(Path(folder).resolve()), 'precision': precision, 'height': height,
             'provider': provider, 'threads': threads, 'size': list(size)}
-    package_root = str(Path(__file__).resolve().parents[1])
-    paths = [package_root, *filter(None, [os.environ.get('PYTHONPATH')])]
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get('PYTHONPATH')])]
     done = subprocess.run(
         [sys.executable, '-m', 'offline_train.measuring.memory', json.dumps(task)],
         stdout=subprocess.PIPE, text=True, check=False,

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Tuple
 
 from offline_train.models.backbones import mix_transformer, smp_module, timm_features
 from offline_train.models.pooling import GridPool
+from offline_train.models.unfolding import patched
 from torch import nn, Tensor
 
 
@@ -23,7 +24,7 @@ class DecodedNet(nn.Module):
         """Join the parts; `channels_last`: the backbone answers with (N, H, W, C)."""
         super().__init__()
         self.stride = stride
-        self.backbone = backbone
+        self.backbone = patched(backbone)
         self.decoder = decoder
         self.head = nn.Conv2d(width, classes, 1)
         self.channels_last = channels_last

@@ -64,6 +64,7 @@ class TokenBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.heads, self.key = HEADS, KEY  # fewer heads in a cut network, none: no attention
         self.query_key_value = ConvNorm(channels, HEADS * KEY * 4)
         self.project = nn.Sequential(nn.ReLU6(), ConvNorm(HEADS * KEY * 2, channels))
         self.mlp = nn.Sequential(
@@ -73,13 +74,19 @@ class TokenBlock(nn.Module):
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """Map (N, C, h, w) to (N, C, h, w)."""
-        batch, _, height, width = x_NCHW.shape
-        joint = self.query_key_value(x_NCHW).reshape(batch, HEADS, KEY * 4, height * width)
-        query, key, value = joint.split([KEY, KEY, KEY * 2], dim=2)  # (N, heads, d, tokens)
-        weights = (query.transpose(2, 3) @ key * KEY ** -0.5).softmax(dim=3)
-        attended = (value @ weights.transpose(2, 3)).reshape(batch, -1, height, width)
-        x_NCHW = x_NCHW + self.project(attended)
+        if self.heads:
+            x_NCHW = x_NCHW + self.project(self._attend(x_NCHW))
         return x_NCHW + self.mlp(x_NCHW)
+
+    def _attend(self, x_NCHW: Tensor) -> Tensor:
+        """Return what the heads give, (N, heads * 2 * key, h, w)."""
+        batch, _, height, width = x_NCHW.shape
+        joint = self.query_key_value(x_NCHW).reshape(batch, self.heads, self.key * 4,
+                                                     height * width)
+        query, key, value = joint.split([self.key, self.key, self.key * 2], dim=2)
+        weights = (query.transpose(2, 3) @ key * self.key ** -0.5).softmax(dim=3)
+        attended = value @ weights.transpose(2, 3)  # (N, heads, 2 * key, tokens)
+        return attended.reshape(batch, -1, height, width)
 
 
 class Injection(nn.Module):
