@@ -28,6 +28,7 @@ STAGES = {
     'evaluate': 'score a bundle on image folders',
     'bench': 'latency, memory and energy of bundles on this machine (no torch)',
     'eager': 'time a run in eager PyTorch in turns with bundles',
+    'part_times': 'time one part of several runs, such as the backbone, in turns',
     'report': 'tables and figures of runs, beside the paper',
     'block_costs': 'measure what each attention and FFN block of a run costs, for gates',
     'heat_maps': 'draw where the attention of a run looks, before and after compression',
