@@ -36,7 +36,7 @@ from offline_train.deployed import (
     onnx_runner,
     plain_attention,
 )
-from offline_train.half import check_range, to_half
+from offline_train.half import fit_half
 from offline_train.models import stride_of
 from offline_train.models.zoo import describe
 from offline_train.run_dir import provenance, RunDir
@@ -150,16 +150,18 @@ def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
                 inputs: Sequence[np.ndarray], precisions: Sequence[str]) -> List[Built]:
     """Return the ONNX variants, each compared with torch; all come from the fp32 graph."""
     contents = {'fp32': export_onnx(deployed, config, opset)}
+    measured: Dict[str, Dict[str, float]] = {}
     if 'fp16' in precisions:
-        contents['fp16'] = to_half(contents['fp32'])
+        half = fit_half(contents['fp32'], inputs)
+        contents['fp16'] = half.content
+        measured['fp16'] = {'largest_value': half.largest, 'single_nodes': len(half.single)}
     row = Variant('model.onnx', '', 0, 'onnxruntime', 'fp32', config.height, config.width,
                   stride_of(deployed.network), opset=opset, ir_version=ir_version(opset))
     built = {}
     for precision, content in contents.items():
         file = row.file if precision == 'fp32' else f'model_{precision}.onnx'
-        parity = check_parity(file, onnx_runner(content), deployed, inputs, precision)
-        if precision == 'fp16':
-            parity['largest_value'] = check_range(contents['fp32'], content, inputs)
+        parity = {**check_parity(file, onnx_runner(content), deployed, inputs, precision),
+                  **measured.get(precision, {})}
         built[precision] = Built(replace(row, file=file, precision=precision), content, parity)
     return [built[precision] for precision in dict.fromkeys(precisions)]
 

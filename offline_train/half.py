@@ -8,11 +8,13 @@ Runtime's; its casts are then put in order, because it writes the same one sever
 end of the graph, and rounds between two neighbours that both stay in single precision.
 
 On a CPU, ONNX Runtime computes most of a half graph in single precision: rounded weights show in
-a comparison with torch, a value beyond 65504 does not. So that is looked for by itself.
+a comparison with torch, a value beyond 65504 does not. So that is looked for by itself, and the
+nodes around it stay in single precision.
 """
 from __future__ import annotations
 
-from typing import Any, Dict, List, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from evit_seg.core.errors import BundleError
 import numpy as np
@@ -42,12 +44,53 @@ LARGEST = 65504.0
 """The largest half."""
 
 
-def to_half(content: bytes) -> bytes:
-    """Return the ONNX of a deployed network in half precision: same input, same output types."""
+@dataclass(frozen=True)
+class Half:
+    """A graph in half precision and what was measured of it."""
+
+    content: bytes
+    largest: float
+    """Largest magnitude, over the frames, of the values it holds as halves."""
+    single: Tuple[str, ...]
+    """Nodes left in single precision because a frame's value left the range."""
+
+
+def fit_half(content: bytes, inputs: Sequence[np.ndarray]) -> Half:
+    """
+    Return the ONNX of a deployed network in half precision, what overflows in it left in single.
+
+    A value that leaves the range of halves on one of the frames keeps the nodes that make and
+    take it in single precision; then it is measured again. inputs: uint8 RGB (H, W, 3) at the
+    network's size. BundleError where an overflow cannot be kept out.
+    """
+    single: List[str] = []
+    while True:
+        half = to_half(content, single)
+        peaks = measure_peaks(content, half, inputs)
+        # Not a number compares as false: it counts as too large.
+        over = [name for name, peak in peaks.items() if not peak <= LARGEST]
+        more = [name for name in _touching(content, over) if name not in single]
+        largest = float(f'{max(peaks.values(), default=0.0):.4g}')
+        if not over:
+            print(f'largest value in half precision {largest:.4g}, the format ends at '
+                  f'{LARGEST:.0f}; {len(single)} nodes left in single precision for it')
+            return Half(half, largest, tuple(single))
+        if not more:
+            raise BundleError(f'export: {over[0]} reaches {peaks[over[0]]:.4g}, half precision '
+                              f'ends at {LARGEST:.0f}; leave fp16 out')
+        single += more
+
+
+def to_half(content: bytes, single: Sequence[str] = ()) -> bytes:
+    """
+    Return the ONNX of a deployed network in half precision: same input, same output types.
+
+    single: names of nodes that stay in single precision beside those that always do.
+    """
     model = onnx.load_from_string(content)
     _constants_as_initializers(model.graph)
     half = convert_float_to_float16(model, keep_io_types=True,
-                                    node_block_list=_kept_nodes(model.graph),
+                                    node_block_list=[*_kept_nodes(model.graph), *single],
                                     op_block_list=[*DEFAULT_OP_BLOCK_LIST, *KEPT])
     _order_casts(half.graph)
     converted: bytes = half.SerializeToString()
@@ -55,12 +98,12 @@ def to_half(content: bytes) -> bytes:
     return converted
 
 
-def check_range(content: bytes, half: bytes, inputs: Sequence[np.ndarray]) -> float:
+def measure_peaks(content: bytes, half: bytes, inputs: Sequence[np.ndarray]) -> Dict[str, float]:
     """
-    Return the largest magnitude, over some frames, of the values that `half` holds as halves.
+    Return the largest magnitude, over some frames, of each value that `half` holds as halves.
 
     They are computed by the fp32 graph `content`. inputs: uint8 RGB (H, W, 3) at the network's
-    size. BundleError names the value that is too large.
+    size.
     """
     inferred = onnx.shape_inference.infer_shapes(onnx.load_from_string(half)).graph.value_info
     halves = {value.name for value in inferred
@@ -79,14 +122,14 @@ def check_range(content: bytes, half: bytes, inputs: Sequence[np.ndarray]) -> fl
                                            providers=['CPUExecutionProvider'])
     peaks = [f'{name}_peak' for name in names]
     values_FN = np.array([session.run(peaks, {'image': image[None]}) for image in inputs])
-    largest_N = values_FN.max(axis=0)
-    worst = int(largest_N.argmax())
-    largest = float(largest_N[worst])
-    print(f'largest value in half precision {largest:.4g}, the format ends at {LARGEST:.0f}')
-    if not largest <= LARGEST:
-        raise BundleError(f'export: {names[worst]} reaches {largest:.4g}, half precision ends at '
-                          f'{LARGEST:.0f}; leave fp16 out')
-    return float(f'{largest:.4g}')
+    return {name: float(value) for name, value in zip(names, values_FN.max(axis=0), strict=True)}
+
+
+def _touching(content: bytes, values: Sequence[str]) -> List[str]:
+    """Return the nodes of a graph that make or take one of some values."""
+    wanted = set(values)
+    return [node.name for node in onnx.load_from_string(content).graph.node
+            if wanted & {*node.input, *node.output}]
 
 
 def _constants_as_initializers(graph: Any) -> None:

@@ -91,7 +91,8 @@ def _session(module: nn.Module, image_NCHW: torch.Tensor,
     with warnings.catch_warnings():  # as in deployed.py: traced shapes are constants
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         warnings.simplefilter('ignore', DeprecationWarning)
-        torch.onnx.export(module, (image_NCHW,), buffer, input_names=['image'], opset_version=17,
+        torch.onnx.export(module, (image_NCHW,), buffer,  # type: ignore[arg-type]
+                          input_names=['image'], opset_version=17,
                           dynamo=False)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -103,4 +103,3 @@ def _saliency(network: nn.Module, batches: Sequence[Batch]) -> Dict[str, Tensor]
             if gradient is not None:  # an auxiliary head has none
                 saliency[name] += (p.detach() * gradient).abs() / len(batches)
     return saliency
-
