@@ -51,7 +51,7 @@ one process:      offline_train train --config config/train/demo.yaml --out runs
 several GPUs:     torchrun --nproc-per-node 4 -m offline_train train --config ... --out runs/a
 a described set:  ... data.dataset=lpcv2023 data.root=LPCV model.name=upernet_mobilevit_s
                   input.height=512 input.width=512 augment.crop_height=512 augment.crop_width=512
-every key with its meaning stands in offline_train/config.py"""
+every key with its meaning stands in offline_train/sections.py"""
 
 
 def main(args: argparse.Namespace) -> int:

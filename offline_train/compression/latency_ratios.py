@@ -88,6 +88,8 @@ def prune_to_latency(network: nn.Module, example_NCHW: Tensor, size: InputConfig
         [whole, export_onnx(Deployed(network, size).eval(), size, 17)], repeats)
     print(f'latency, 1 thread: predicted {predicted_ms / whole_ms:.3f}, measured '
           f'{after_ms:.2f} / {before_ms:.2f} ms = {after_ms / before_ms:.3f} of the whole')
+    if after_ms > target * before_ms:
+        print(f'WARNING: the measured ratio is above the {target!r} asked for')
     return cuts
 
 
