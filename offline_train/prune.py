@@ -49,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, help='new run folder')
     parser.add_argument('--filters', type=float, metavar='RATIO',
                         help='part of the channels to cut from each group of convolutions')
+    parser.add_argument('--tokens', action='store_true',
+                        help='with --filters: cut the width of transformers too, the channels '
+                             'that pass a LayerNorm')
     parser.add_argument('--heads', type=float, metavar='RATIO_OR_COUNT',
                         help='below 1: part of the heads to cut; from 1: heads kept in each block')
     parser.add_argument('--hidden', type=float, metavar='RATIO',
@@ -110,7 +113,8 @@ def main(args: argparse.Namespace) -> int:
             cuts += prune_to_latency(network, example, config.input, args.latency_ratio,
                                      args.filters)
         else:
-            cuts += prune_filters(network, example, args.filters, args.criterion, batches)
+            cuts += prune_filters(network, example, args.filters, args.criterion, batches,
+                                  tokens=args.tokens)
     if args.zeros is not None:
         kind, ratio = args.zeros
         part = zero_weights(network, kind, float(ratio), len(sources.label_map))
@@ -133,6 +137,8 @@ def _check(args: argparse.Namespace) -> None:
     if not asked and args.zeros is None and not args.closed_gates:
         raise ConfigError('prune: expected what to cut, got nothing; give --filters, --heads, '
                           '--hidden, --closed-gates or --zeros')
+    if args.tokens and (args.filters is None or args.criterion == 'latency'):
+        raise ConfigError('--tokens: expected with --filters, and not with --criterion latency')
     if args.zeros is not None:
         check_zeros(*args.zeros)
     for name in asked:

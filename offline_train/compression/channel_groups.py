@@ -9,7 +9,9 @@ are made not-a-number, each channel in other images of a batch than the others (
 binary), and every layer writes down which of its inputs are none. A convolution or linear layer
 ends the trace. A channel that spreads to others (LayerNorm, attention, a sum over channels) or
 reaches the logits is left alone: cutting it would change what the others are, so that a cut
-network would not be the one with the same channels zeroed.
+network would not be the one with the same channels zeroed. With `tokens` a LayerNorm is taken to
+keep its channels apart, as it does but for their mean and deviation: the width of a transformer
+can be cut then, and the cut network is near the zeroed one, not the same.
 
 Torch-Pruning 1.6 (2301.12900) finds the same groups of `bilateral`; a test holds the two against
 each other. It fails on Swin, SegFormer, token pyramid and PIDNet.
@@ -52,19 +54,20 @@ class Group:
         return next(layer for kind, layer, _ in self.units[0] if kind == 'out')
 
 
-def find_groups(network: nn.Module, example_NCHW: Tensor) -> List[Group]:
+def find_groups(network: nn.Module, example_NCHW: Tensor, tokens: bool = False) -> List[Group]:
     """
     Return the groups of channels that can be cut, in the order of the network's layers.
 
     Outputs of attention's projections and hidden units of MLPs are not among them: heads and
-    hidden units are cut by their own options. example_NCHW: one image; small is quick.
+    hidden units are cut by their own options. example_NCHW: one image; small is quick. tokens:
+    also those that pass a LayerNorm.
     """
     order = {name: i for i, (name, _) in enumerate(network.named_modules())}
     kept_whole = {block.expand for block in mlp_blocks(network)} | {
         name for block in attention_blocks(network) for name, _, _ in head_inputs(network, block)}
     links: Dict[Slot, Slot] = {}
     frozen = set()
-    tracer = _Tracer(network, example_NCHW)
+    tracer = _Tracer(network, example_NCHW, tokens)
     for producer, module in network.named_modules():
         if not _mixes(module) or _groups(module) > 1:
             continue
@@ -114,8 +117,9 @@ class _MixedError(Exception):
 class _Tracer:
     """A copy of the network whose layers write down which of their inputs are not numbers."""
 
-    def __init__(self, network: nn.Module, example_NCHW: Tensor) -> None:
+    def __init__(self, network: nn.Module, example_NCHW: Tensor, tokens: bool) -> None:
         self.network = copy.deepcopy(network).eval()
+        self.tokens = tokens
         self.network.training = True  # of itself alone: the auxiliary head joins in
         self.example_NCHW = example_NCHW
         self.modules = dict(self.network.named_modules())
@@ -162,6 +166,9 @@ class _Tracer:
                 handles.append(module.register_forward_pre_hook(record(kind, name)))
             elif isinstance(module, nn.modules.batchnorm._BatchNorm):
                 handles.append(module.register_forward_pre_hook(record('out', name)))
+            elif self.tokens and isinstance(module, nn.LayerNorm):
+                handles.append(module.register_forward_pre_hook(record('out', name)))
+                handles.append(module.register_forward_hook(_apart))
         try:
             outputs = self.network(self.example_NCHW.expand(len(marks_BC), -1, -1, -1))
         except _MixedError:
@@ -171,6 +178,13 @@ class _Tracer:
                 handle.remove()
         outputs = [outputs] if isinstance(outputs, Tensor) else outputs
         return None if any(x.isnan().any() for x in outputs) else found
+
+
+def _apart(module: nn.Module, inputs: Tuple[Tensor, ...], _output: Tensor) -> Tensor:
+    """Return what a LayerNorm gives with only those channels not a number that came so."""
+    x = inputs[0]
+    output: Tensor = module.forward(torch.nan_to_num(x))  # the hooks stay out of it
+    return output.masked_fill(x.isnan(), float('nan'))
 
 
 def _seen(x: Tensor, dim: int, batch: int) -> Tensor:
@@ -214,7 +228,7 @@ def _depthwise(module: nn.Module) -> bool:
 
 
 def _channel_dim(module: nn.Module) -> int:
-    return -1 if isinstance(module, nn.Linear) else 1
+    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
 
 
 def _width(module: nn.Module, kind: str = 'out') -> int:
@@ -222,6 +236,8 @@ def _width(module: nn.Module, kind: str = 'out') -> int:
         return module.out_channels if kind == 'out' else module.in_channels
     if isinstance(module, nn.Linear):
         return module.out_features if kind == 'out' else module.in_features
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[0]
     return int(module.num_features)  # type: ignore[arg-type]
 
 

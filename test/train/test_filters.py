@@ -72,6 +72,38 @@ def test_residual_sums_go_together(bilateral):
     assert makers == {'stem.1.0', 'stem.2.second.0', 'detail.second.0', 'reduce8.0'}
 
 
+class Tokens(nn.Module):
+    """Image -> 16 channels, normalised over them -> a residual linear layer -> 5 classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 16, 1)
+        self.norm = nn.LayerNorm(16)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x_NCHW):
+        x_NHWC = self.embed(x_NCHW).permute(0, 2, 3, 1)
+        return self.head(x_NHWC + self.mix(self.norm(x_NHWC))).permute(0, 3, 1, 2)
+
+
+def test_the_width_of_tokens_is_cut_only_when_asked_for():
+    network = Tokens().eval()
+    assert find_groups(network, IMAGE) == []
+    (group,) = find_groups(network, IMAGE, tokens=True)
+    assert len(group) == 16 and group.layers == (
+        ('in', 'head'), ('in', 'mix'), ('out', 'embed'), ('out', 'mix'), ('out', 'norm'))
+    assert all(len({channel for _, _, channel in unit}) == 1 for unit in group.units)
+    with torch.no_grad():
+        network.embed.weight[8:] *= 100
+    cuts = prune_filters(network, IMAGE, 0.5, 'l1', tokens=True)
+    assert {str(cut).split()[2] for cut in cuts} == {'8-15'} and len(cuts) == 5
+    rebuilt = Tokens().eval()
+    apply_cuts(rebuilt, cuts)
+    rebuilt.load_state_dict(network.state_dict(), strict=True)
+    assert rebuilt(IMAGE).shape == (1, 5, 32, 32) and network.norm.normalized_shape == (8,)
+
+
 def test_nobody_cuts_the_image_or_the_classes(bilateral):
     sides = {side for group in find_groups(bilateral, IMAGE) for side in group.layers}
     assert ('in', 'stem.0.0') not in sides

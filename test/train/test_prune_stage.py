@@ -127,6 +127,7 @@ def test_a_run_folder_is_never_overwritten(run, tmp_path):
     (('--filters', '1.0'), '--filters: expected a part'),
     (('--filters', '0.01'), 'nothing to cut'),
     (('--hidden', '0.0'), '--hidden: expected a part'),
+    (('--heads', '2', '--tokens'), '--tokens: expected with --filters'),
     (('--hidden', '0.5'), '--hidden 0.5: nothing to cut'),
     (('--heads', '2'), '--heads 2: nothing to cut'),
     (('--heads', '2.5'), 'a whole number of heads'),
