@@ -153,6 +153,7 @@ def _board_text(board: Dict[str, Any]) -> List[str]:
              f'{board["free_bytes"] / 1e6:.0f} MB left by an idle system']
     if not board['rooflines']:
         lines.append('  no such arithmetic on this board: name another variant with --precision')
+        return lines
     lines += [f'  {r["text"]}' for r in board['rooflines']]
     assumed = {text: None for r in board['rooflines'] for text in r['assumptions']}
     lines += [f'    assumed: {text}' for text in assumed]
