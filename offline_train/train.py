@@ -9,6 +9,7 @@ a GPU, and on several under `torchrun` or `accelerate launch`, each process on i
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 import time
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -80,6 +81,7 @@ def run_stage(args: argparse.Namespace, check: Callable[[TrainConfig], None]) ->
         run = RunDir.open(args.resume)
         check(run.config())
         train(run, open_sources(run.config().data))
+        _leave_processes()
         return
     if args.out is None:
         raise ConfigError('--out: expected the name of a new run folder')
@@ -91,6 +93,19 @@ def run_stage(args: argparse.Namespace, check: Callable[[TrainConfig], None]) ->
         RunDir.create(args.out, config)
     accelerator.wait_for_everyone()
     train(RunDir.open(args.out), sources)
+    _leave_processes()
+
+
+def _leave_processes() -> None:
+    """
+    Join the threads that talk to the other processes, once training holds nothing of theirs.
+
+    A process that ends with them alive is now and then aborted by them, its work done (PyTorch
+    issue 190489). Only after success: with a process failing elsewhere this would wait for it.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def accelerator_for(config: TrainConfig) -> Accelerator:
