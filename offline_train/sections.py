@@ -29,6 +29,8 @@ class ModelConfig:
     """Name of the network, see offline_train/models/zoo.py."""
     widths: Tuple[int, ...] = (32, 32, 64, 112, 128)
     """Channels of `bilateral` at strides 2, 4, 8, 16 and 32; the others have fixed ones."""
+    decoder_width: int = 0
+    """Channels of the decoder of a network with a backbone; 0: those of the published size."""
     initial: str = ''
     """Run folder whose averaged weights are the start; empty: random weights."""
     pretrained: bool = False

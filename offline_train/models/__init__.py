@@ -36,11 +36,12 @@ def build_model(config: ModelConfig, classes: int, size: InputConfig | None = No
 
 
 def _build_whole(config: ModelConfig, classes: int, size: InputConfig, fresh: bool) -> nn.Module:
-    if config.name == 'bilateral' and not config.pretrained:
+    if config.name == 'bilateral' and not (config.pretrained or config.decoder_width):
         network = BilateralNet(classes, config.widths)  # the one whose widths are the run's
         if fresh and config.weights:
             load_weights(network, '', Path(config.weights))
         return network
     return zoo.build_model(config.name, classes, pretrained=fresh and config.pretrained,
                            weights=(config.weights or None) if fresh else None,
-                           image_size=(size.height, size.width))
+                           image_size=(size.height, size.width),
+                           width=config.decoder_width)

@@ -22,8 +22,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Size = Tuple[int, int]
-Builder = Callable[[int, bool, Size], nn.Module]
-"""(classes, pretrained, (height, width)) -> the network."""
+Builder = Callable[[int, bool, Size, int], nn.Module]
+"""(classes, pretrained, (height, width) of the image, width of the decoder) -> the network."""
 
 SWIN_T = 'swinv2_tiny_window8_256'
 SWIN_B = 'swinv2_base_window8_256'
@@ -43,46 +43,62 @@ class ModelSpec:
     """arXiv numbers of the network and its backbone."""
     backbone: str = ''
     """Name of the ImageNet backbone in timm (mit_*: segmentation_models.pytorch); '': none."""
+    width: int = 0
+    """Channels of its decoder unless the config says otherwise; 0: it has none to choose."""
     paper_parameters_m: Optional[float] = None
     """Millions of parameters in arXiv 2309.02617, table 2; of SegFormer-B5 in its own paper."""
 
 
-def _upernet(backbone: str, width: int) -> Builder:
-    return lambda classes, pretrained, size: upernet(classes, backbone, width, pretrained, size)
+def _upernet(backbone: str) -> Builder:
+    return lambda classes, pretrained, size, width: upernet(classes, backbone, width, pretrained,
+                                                            size)
+
+
+def _segformer(backbone: str) -> Builder:
+    return lambda classes, pretrained, _size, width: segformer(classes, backbone, width,
+                                                               pretrained)
+
+
+def _deeplabv3(classes: int, pretrained: bool, _size: Size, width: int) -> nn.Module:
+    return deeplabv3(classes, 'mobilevit_s', width, pretrained)
+
+
+def _fanet(classes: int, pretrained: bool, _size: Size, width: int) -> nn.Module:
+    return FaNet(classes, 'resnet18', width, pretrained)
+
+
+def _lraspp(classes: int, pretrained: bool, _size: Size, width: int) -> nn.Module:
+    return LrAspp(classes, width=width, pretrained=pretrained)
+
+
+def _plain(network: Callable[[int], nn.Module]) -> Builder:
+    return lambda classes, _pretrained, _size, _width: network(classes)
 
 
 # Decoder widths are those that meet the paper's totals; it does not give them.
 SPECS: Tuple[ModelSpec, ...] = (
-    ModelSpec('bilateral', lambda classes, _pretrained, _size: BilateralNet(classes), 4,
+    ModelSpec('bilateral', _plain(BilateralNet), 4,
               'BiSeNetV2 2004.02147, DDRNet 2101.06085, PIDNet 2206.02066'),
-    ModelSpec('fanet_resnet18',
-              lambda classes, pretrained, _size: FaNet(classes, 'resnet18', 128, pretrained),
-              4, 'FANet 2007.03815, ResNet 1512.03385', 'resnet18', 13.9),
-    ModelSpec('deeplabv3_mobilevit_s',
-              lambda classes, pretrained, _size: deeplabv3(classes, 'mobilevit_s', 72,
-                                                           pretrained),
-              8, 'DeepLabV3 1706.05587, MobileViT 2110.02178', 'mobilevit_s', 6.4),
-    ModelSpec('upernet_resnet18', _upernet('resnet18', 196), 4,
-              'UPerNet 1807.10221, ResNet 1512.03385', 'resnet18', 16.4),
-    ModelSpec('upernet_mobilevit_s', _upernet('mobilevit_s', 48), 4,
-              'UPerNet 1807.10221, MobileViT 2110.02178', 'mobilevit_s', 5.6),
-    ModelSpec('upernet_swinv2_t', _upernet(SWIN_T, 304), 4,
-              'UPerNet 1807.10221, Swin v2 2111.09883', SWIN_T, 40.0),
-    ModelSpec('upernet_swinv2_b', _upernet(SWIN_B, 400), 4,
-              'UPerNet 1807.10221, Swin v2 2111.09883', SWIN_B, 108.0),
-    ModelSpec('segformer_b0',
-              lambda classes, pretrained, _size: segformer(classes, 'mit_b0', 256, pretrained),
-              4, 'SegFormer 2105.15203', 'mit_b0'),
-    ModelSpec('segformer_b5',
-              lambda classes, pretrained, _size: segformer(classes, 'mit_b5', 768, pretrained),
-              4, 'SegFormer 2105.15203', 'mit_b5', 84.7),
-    ModelSpec('lraspp_mobilenetv3_l',
-              lambda classes, pretrained, _size: LrAspp(classes, pretrained=pretrained),
-              8, 'MobileNetV3 1905.02244', 'mobilenetv3_large_100'),
-    ModelSpec('token_pyramid', lambda classes, _pretrained, _size: TokenPyramid(classes), 8,
+    ModelSpec('fanet_resnet18', _fanet, 4, 'FANet 2007.03815, ResNet 1512.03385', 'resnet18', 128,
+              13.9),
+    ModelSpec('deeplabv3_mobilevit_s', _deeplabv3, 8,
+              'DeepLabV3 1706.05587, MobileViT 2110.02178', 'mobilevit_s', 72, 6.4),
+    ModelSpec('upernet_resnet18', _upernet('resnet18'), 4,
+              'UPerNet 1807.10221, ResNet 1512.03385', 'resnet18', 196, 16.4),
+    ModelSpec('upernet_mobilevit_s', _upernet('mobilevit_s'), 4,
+              'UPerNet 1807.10221, MobileViT 2110.02178', 'mobilevit_s', 48, 5.6),
+    ModelSpec('upernet_swinv2_t', _upernet(SWIN_T), 4,
+              'UPerNet 1807.10221, Swin v2 2111.09883', SWIN_T, 304, 40.0),
+    ModelSpec('upernet_swinv2_b', _upernet(SWIN_B), 4,
+              'UPerNet 1807.10221, Swin v2 2111.09883', SWIN_B, 400, 108.0),
+    ModelSpec('segformer_b0', _segformer('mit_b0'), 4, 'SegFormer 2105.15203', 'mit_b0', 256),
+    ModelSpec('segformer_b5', _segformer('mit_b5'), 4, 'SegFormer 2105.15203', 'mit_b5', 768,
+              84.7),
+    ModelSpec('lraspp_mobilenetv3_l', _lraspp, 8, 'MobileNetV3 1905.02244',
+              'mobilenetv3_large_100', 128),
+    ModelSpec('token_pyramid', _plain(TokenPyramid), 8,
               'TopFormer 2204.05525, SeaFormer 2301.13156'),
-    ModelSpec('pidnet_s', lambda classes, _pretrained, _size: PidNet(classes), 8,
-              'PIDNet 2206.02066'),
+    ModelSpec('pidnet_s', _plain(PidNet), 8, 'PIDNet 2206.02066'),
 )
 MODELS: Dict[str, ModelSpec] = {spec.name: spec for spec in SPECS}
 
@@ -97,7 +113,8 @@ def find_model(name: str) -> ModelSpec:
 
 
 def build_model(name: str, classes: int, *, pretrained: bool = False,
-                weights: Optional[str | Path] = None, image_size: int | Size = 512) -> nn.Module:
+                weights: Optional[str | Path] = None, image_size: int | Size = 512,
+                width: int = 0) -> nn.Module:
     """
     Return the network of that name.
 
@@ -108,8 +125,9 @@ def build_model(name: str, classes: int, *, pretrained: bool = False,
     `pretrained` downloads the backbone's ImageNet weights; `weights` is a local safetensors file
     of the whole network or of the backbone as timm publishes it. Without them the weights are
     random and nothing is downloaded. `image_size`, in pixels, is one side or (height, width): a
-    Swin backbone is laid out for it and runs at other sizes too. ConfigError for an unknown name
-    or options that exclude each other, InputError for weights that cannot be had.
+    Swin backbone is laid out for it and runs at other sizes too. `width` is the decoder's number
+    of channels, 0 that of the published size. ConfigError for an unknown name or options that
+    exclude each other, InputError for weights that cannot be had.
     """
     spec = find_model(name)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
@@ -121,7 +139,10 @@ def build_model(name: str, classes: int, *, pretrained: bool = False,
     if pretrained and not spec.backbone:
         raise ConfigError(f'model.pretrained: {name!r} has no ImageNet backbone, expected false; '
                           'weights = a safetensors file of the whole network works')
-    network = spec.build(classes, pretrained, size)
+    if width < 0 or (width and not spec.width):
+        wanted = '0 or more' if spec.width else f'0, {name!r} has none to choose'
+        raise ConfigError(f'model.decoder_width: expected {wanted}, got {width!r}')
+    network = spec.build(classes, pretrained, size, width or spec.width)
     if weights is not None:
         load_weights(network, spec.backbone, Path(weights))
     return network

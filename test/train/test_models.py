@@ -67,6 +67,16 @@ def test_a_network_has_the_size_of_its_own_paper(name, classes, millions):
     assert used / 1e6 == pytest.approx(millions, rel=0.03)
 
 
+def test_the_decoder_has_the_width_that_was_asked_for():
+    pytest.importorskip('timm', reason='the backbones come from timm')
+    networks = [build_model('lraspp_mobilenetv3_l', 5, width=width) for width in (0, 128, 24)]
+    assert [n.project[0].out_channels for n in networks] == [128, 128, 24]
+    with pytest.raises(ConfigError, match=r"decoder_width: expected 0, 'pidnet_s' has none"):
+        build_model('pidnet_s', 5, width=24)
+    with pytest.raises(ConfigError, match='decoder_width: expected 0 or more, got -8'):
+        build_model('lraspp_mobilenetv3_l', 5, width=-8)
+
+
 def test_gflops_are_counted_as_by_hand():
     convolution = torch.nn.Conv2d(3, 8, 3, stride=2, padding=1)
     convolution.stride = 2
