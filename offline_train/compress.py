@@ -37,6 +37,7 @@ from offline_train.compression.recipe_commands import (
     start_inputs,
 )
 from offline_train.compression.recipe_records import (
+    against_eager,
     check_same_data,
     evaluate_argv,
     graph_of,
@@ -110,6 +111,7 @@ def compress(recipe: Recipe, start: RunDir, out: Path, steps: Sequence[Command]
     check_guardable(recipe.floors, records[0])
     results: List[GuardResult] = []
     stopped = ''
+    eager: Optional[Dict[str, Any]] = None
     for command in steps:
         _once(out, command)
         if command.step.measure == SKIP:
@@ -125,9 +127,12 @@ def compress(recipe: Recipe, start: RunDir, out: Path, steps: Sequence[Command]
             stopped = command.step.name
             break
     else:
+        if recipe.budgets.eager_ratio is not None:
+            eager = against_eager(recipe, start, bundle, records[-1]['precision'])
         graph = graph_of(bundle, records[-1]['precision']) if on_board(recipe.budgets) else None
-        results += check_budgets(recipe.budgets, records[-1], graph)
-    _write(out, recipe, start, records, results, stopped)
+        results += check_budgets(recipe.budgets, records[-1], graph,
+                                 None if eager is None else eager['ratio'])
+    _write(out, recipe, start, records, results, stopped, eager)
     print((out / 'stages.md').read_text(encoding='utf-8'))
     return results
 
@@ -241,10 +246,12 @@ def _read_records(out: Path) -> Dict[str, Dict[str, Any]]:
 
 
 def _write(out: Path, recipe: Recipe, start: RunDir, records: Sequence[Dict[str, Any]],
-           results: Sequence[GuardResult], stopped: str) -> None:
+           results: Sequence[GuardResult], stopped: str,
+           eager: Optional[Dict[str, Any]] = None) -> None:
     """Write stages.json and stages.md, with what is known by now."""
     content = {'kind': 'compress', 'recipe': recipe.name, 'start': str(start.path),
-               'steps': list(records), 'stopped_at': stopped or None,
+               'steps': list(records), 'eager': eager,
+               'stopped_at': stopped or None,
                'guards': results_to_list(results),
                'verdict': verdict(results) if results else None}
     partial = out / 'stages.json.partial'

@@ -31,6 +31,8 @@ class Budgets:
     """Peak resident memory of a process that runs the bundle, by place."""
     latency_ratio: Optional[float] = None
     """Median latency over the first network's, in turns on this machine."""
+    eager_ratio: Optional[float] = None
+    """Median of the whole call over that of the first network in eager PyTorch, in turns here."""
     size_mb: Optional[float] = None
     """Size of the model's file."""
     miou: Optional[float] = None
@@ -66,13 +68,13 @@ def on_board(budgets: Budgets) -> bool:
     return any(place != HERE for place, _ in budgets.latency_ms)
 
 
-def check_budgets(budgets: Budgets, record: Mapping[str, Any], graph: Optional[Graph] = None
-                  ) -> List[GuardResult]:
+def check_budgets(budgets: Budgets, record: Mapping[str, Any], graph: Optional[Graph] = None,
+                  eager_ratio: Optional[float] = None) -> List[GuardResult]:
     """
     Return what became of each budget on a step's record.
 
     Record: `latency_ms` {p50}, `latency_ratio` {p50}, `peak_rss_mb`, `file_mb`, `miou`,
-    `precision`; a number that is None was not measured. graph: for the roofline of a board.
+    `precision`; what is None was not measured. graph: for the roofline of a board.
     """
     results = []
     for place, limit in budgets.latency_ms:
@@ -85,6 +87,9 @@ def check_budgets(budgets: Budgets, record: Mapping[str, Any], graph: Optional[G
     if budgets.latency_ratio is not None:
         results.append(_at_most('latency ratio to the first network',
                                 _median(record['latency_ratio']), budgets.latency_ratio, ''))
+    if budgets.eager_ratio is not None:
+        results.append(_at_most('latency ratio to eager PyTorch', eager_ratio,
+                                budgets.eager_ratio, ''))
     if budgets.size_mb is not None:
         results.append(_at_most('size', record['file_mb'], budgets.size_mb, 'MB'))
     if budgets.miou is not None:

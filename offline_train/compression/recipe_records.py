@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -14,11 +15,14 @@ from evit_seg.core.errors import ConfigError
 from evit_seg.core.machine import machine_facts
 from evit_seg.core.onnx_graph import Graph, graph_facts, read_model
 from evit_seg.core.segmenter import Segmenter
-from offline_train import bench, evaluate
+from offline_train import bench, eager, evaluate
 from offline_train.compression.recipe import Recipe
 from offline_train.measuring.memory import measure_memory
 from offline_train.measuring.power import find_sensor
+from offline_train.run_dir import RunDir
 
+EAGER_HW = (720, 1280)
+"""The camera's frame and the mask of a comparison with eager PyTorch."""
 _SAME = ('name', 'split', 'split_sha256', 'masks_sha256', 'compare_at', 'frames')
 
 
@@ -86,6 +90,20 @@ def _timed(recipe: Recipe, bundle: Bundle, precision: str, first: Optional[Path]
             'energy_mj_per_frame': result['energy_mj_per_frame'],
             'energy_source': result['energy_source'], 'engine': result['engine'],
             'provider': result['provider'], 'threads': settings.threads, 'runs': settings.runs}
+
+
+def against_eager(recipe: Recipe, start: RunDir, bundle: Path, precision: str) -> Dict[str, Any]:
+    """
+    Return `ratio`, a bundle's time over that of the first network in eager PyTorch.
+
+    Camera frame in, mask out, in turns; `eager_ms` and `bundle_ms` are the medians.
+    """
+    threads = recipe.bench.threads or len(os.sched_getaffinity(0))
+    result = eager.measure(start, [f'{bundle}:{precision}'], EAGER_HW, threads=threads,
+                           rounds=recipe.bench.runs)
+    first, last = result['rows']
+    return {'ratio': last['ratio_to_eager'], 'eager_ms': first['ms']['p50'],
+            'bundle_ms': last['ms']['p50'], 'frame': list(EAGER_HW), 'threads': threads}
 
 
 def _target(bundle: Bundle, precision: str) -> bench.Target:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 import hashlib
 from pathlib import Path
+import tempfile
 from typing import Callable, List, Protocol, Sequence, Tuple
 
 import cv2
@@ -196,9 +197,25 @@ def _fingerprint(pairs: Sequence[Pair], reader: PairReader) -> str:
 
 def _fill_cache(folder: Path, pairs: Sequence[Pair], reader: PairReader,
                 progress: Callable[[str], None]) -> None:
-    """Decode all pairs into a folder that gets its final name only when it is whole."""
-    partial = folder.with_name(f'{folder.name}.partial')
-    partial.mkdir(parents=True, exist_ok=True)
+    """
+    Decode all pairs into a folder that gets its final name only when it is whole.
+
+    Runs that start together decode each for itself; the first to end gives the cache.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'{folder.name}.') as made:
+        partial = Path(made) / 'partial'
+        partial.mkdir()
+        _decode(partial, folder, pairs, reader, progress)
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+
+
+def _decode(partial: Path, folder: Path, pairs: Sequence[Pair], reader: PairReader,
+            progress: Callable[[str], None]) -> None:
     first, _ = reader.read(pairs[0])
     size = first.shape[:2]
     images = np.lib.format.open_memmap(partial / 'images.npy', 'w+', np.uint8,
@@ -215,5 +232,3 @@ def _fill_cache(folder: Path, pairs: Sequence[Pair], reader: PairReader,
         if index % 500 == 499:
             progress(f'decoded {index + 1} of {len(pairs)} pairs into {folder}')
     np.save(partial / 'counts.npy', counts)
-    del images, masks
-    partial.rename(folder)

@@ -81,7 +81,8 @@ def real(tmp_path_factory):
         'data': {'folder': str(root / 'scenes'), 'split': 'train'},
         'bench': {'runs': 3, 'warm_up': 1, 'threads': 1, 'energy_seconds': 1, 'idle_seconds': 0},
         'stages': [{'stage': 'prune', 'filters': 0.25}, {'stage': 'export'}],
-        'budgets': {'size_mb': 1, 'latency_ms': {'here': 10000, 'orin-nano': 1000}},
+        'budgets': {'size_mb': 1, 'latency_ms': {'here': 10000, 'orin-nano': 1000},
+                    'eager_ratio': 1000},
         'floors': {'background': 5}}
     (root / 'strict.yaml').write_text(yaml.safe_dump(content))
     (root / 'loose.yaml').write_text(yaml.safe_dump({**content, 'floors': {}}))
@@ -112,7 +113,10 @@ def test_without_the_floor_the_same_steps_pass(real):
     assert (code, content['verdict'], content['stopped_at']) == (0, 'passed', None)
     states = {guard['name']: guard['status'] for guard in content['guards']}
     assert states == {'latency here': 'passed', 'latency on orin-nano': 'not measured',
-                      'size': 'passed'}
+                      'latency ratio to eager PyTorch': 'passed', 'size': 'passed'}
+    eager = content['eager']
+    assert eager['frame'] == [720, 1280] and min(eager['ratio'], eager['eager_ms']) > 0
+    assert before['eager'] is None
     assert content['steps'] == before['steps']  # not one was made or measured again
 
 

@@ -191,10 +191,11 @@ GRAPH = Graph(13, 7, (), (), (Node('a', 'Conv', 4 * 10**9, 0, 3 * 10**6, 4 * 10*
 
 @pytest.mark.parametrize(('key', 'within', 'beyond'), [
     ('latency_ms', 20, 19.9), ('memory_mb', {'here': 300}, {'here': 299}),
-    ('latency_ratio', 0.5, 0.49), ('size_mb', 8, 7.9), ('miou', 0.4, 0.41)])
+    ('latency_ratio', 0.5, 0.49), ('eager_ratio', 0.3, 0.29), ('size_mb', 8, 7.9),
+    ('miou', 0.4, 0.41)])
 def test_a_budget_here_passes_or_fails(key, within, beyond):
     for limit, status in ((within, PASSED), (beyond, FAILED)):
-        result, = check_budgets(parse_budgets({key: limit}), MEASURED)
+        result, = check_budgets(parse_budgets({key: limit}), MEASURED, eager_ratio=0.3)
         assert result.status == status
 
 
@@ -218,8 +219,8 @@ def test_a_board_without_the_arithmetic_is_said():
 
 
 def test_nothing_missing_ever_passes():
-    budgets = parse_budgets({'latency_ms': 1, 'memory_mb': 1, 'latency_ratio': 1, 'size_mb': 1,
-                             'miou': 0})
+    budgets = parse_budgets({'latency_ms': 1, 'memory_mb': 1, 'latency_ratio': 1, 'eager_ratio': 1,
+                             'size_mb': 1, 'miou': 0})
     nothing = dict.fromkeys(MEASURED)
     assert {r.status for r in check_budgets(budgets, nothing)} == {NOT_MEASURED}
     result, = check_budgets(parse_budgets({'latency_ms': {'orin-nano': 9}}), MEASURED)

@@ -6,7 +6,14 @@ import cv2
 from evit_seg.core.errors import ConfigError, InputError
 from evit_seg.core.labels import load_label_map
 import numpy as np
-from offline_train.data.folder import list_pairs, open_frames, read_pair, split_sha256
+from offline_train.data.folder import (
+    FolderReader,
+    list_pairs,
+    open_frames,
+    open_pairs,
+    read_pair,
+    split_sha256,
+)
 import pytest
 
 
@@ -95,3 +102,23 @@ def test_the_split_hash_follows_the_masks(tmp_path):
     before = split_sha256(list_pairs([tmp_path]))
     write_pair(tmp_path, 'a', np.zeros((4, 4, 3), np.uint8), np.ones((4, 4), np.uint8))
     assert split_sha256(list_pairs([tmp_path])) != before
+
+
+def test_runs_that_make_the_cache_together_both_have_it(tmp_path):
+    write_pair(tmp_path / 'train', 'a', np.full((8, 8, 3), 7, np.uint8),
+               np.zeros((8, 8), np.uint8))
+    pairs, cache = list_pairs([tmp_path / 'train']), tmp_path / 'cache'
+    other = []
+
+    class Overtaken(FolderReader):
+        """Reads its first frame when another run has made the whole cache."""
+
+        def read(self, pair):
+            if not other:
+                other.append(open_pairs(pairs, FolderReader(load_label_map()), str(cache)))
+            return super().read(pair)
+
+    mine = open_pairs(pairs, Overtaken(load_label_map()), str(cache))
+    for frames in (mine, *other):
+        np.testing.assert_array_equal(frames.read(0)[0], 7)
+    assert len(list(cache.iterdir())) == 1
