@@ -34,7 +34,9 @@ class Deployed(nn.Module):
     A network with its normalisation in front: uint8 (1, H, W, 3) in, float logits out.
 
     Cast, subtract, multiply: folding the mean into a zero-padded convolution would be wrong at
-    the borders.
+    the borders. Whole rows of the image at once, (1, H, W * 3): ONNX Runtime handles three
+    channels that lie innermost almost one by one, 6.6 of 20.7 ms of an int8 `bilateral` at
+    384x640; after the transposition it would move it back behind.
     """
 
     def __init__(self, network: nn.Module, config: InputConfig) -> None:
@@ -42,13 +44,16 @@ class Deployed(nn.Module):
         self.mean: Tensor
         self.scale: Tensor
         self.network = network
-        self.register_buffer('mean', torch.tensor(config.mean))
-        self.register_buffer('scale', 1.0 / torch.tensor(config.std))
+        self._size = config.height, config.width
+        self.register_buffer('mean', torch.tensor(config.mean).repeat(config.width))
+        self.register_buffer('scale', (1.0 / torch.tensor(config.std)).repeat(config.width))
 
     def forward(self, image_NHWC: Tensor) -> Tensor:
         """Return logits (1, classes, H / stride, W / stride)."""
-        normalised = (image_NHWC.float() - self.mean) * self.scale
-        logits: Tensor = self.network(normalised.permute(0, 3, 1, 2))
+        height, width = self._size
+        rows = (image_NHWC.reshape(-1, height, width * 3).float() - self.mean) * self.scale
+        image_NCHW = rows.reshape(-1, height, width, 3).permute(0, 3, 1, 2)
+        logits: Tensor = self.network(image_NCHW)
         return logits
 
 

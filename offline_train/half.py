@@ -38,7 +38,7 @@ Operators that stay in single precision where all they take comes from those abo
 They add an epsilon or bound by one and take the root; 1e-12 is 0 in half precision, and dividing
 by it, which stays too, would not be a number.
 """
-NORMALISATION = ('Cast', 'Sub', 'Mul')
+NORMALISATION = ('Reshape', 'Cast', 'Sub', 'Mul')
 """From the camera's bytes to the network's input: a mean such as 123.675 is not a half."""
 LARGEST = 65504.0
 """The largest half."""

@@ -44,15 +44,15 @@ Of a histogram from -max to max.
 ONNX Runtime's default, 128, is the number of levels that entropy is computed with: one candidate
 would be left to choose from.
 """
-NORMALISATION = ('Cast', 'Sub', 'Mul')
+NORMALISATION = ('Reshape', 'Cast', 'Sub', 'Mul', 'Transpose')
 
 
 def prepare(content: bytes) -> bytes:
     """
     Return an exported fp32 graph as the quantizer likes it; it computes the same.
 
-    Constants are folded, shapes known, the normalisation is done row by row, and a
-    BatchNorm that follows no convolution is a depthwise one of 1x1, which has an integer kernel.
+    Constants are folded, shapes known, and a BatchNorm that follows no convolution is a depthwise
+    one of 1x1, which has an integer kernel.
     """
     opset = next(o.version for o in onnx.load_from_string(content).opset_import if not o.domain)
     with tempfile.TemporaryDirectory() as scratch, _quiet():
@@ -60,7 +60,6 @@ def prepare(content: bytes) -> bytes:
         source.write_bytes(content)
         quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
         model = onnx.load(str(target))
-    _normalise_rows(model.graph)
     _batch_norms_as_convolutions(model.graph)
     model = onnx.shape_inference.infer_shapes(model)
     return _finish(model, opset)
@@ -177,41 +176,10 @@ def _front(graph: Any) -> Dict[str, str]:
     front = {}
     for node in graph.node:
         if {name for name in node.input if name not in constant} <= raw \
-                and node.op_type in (*NORMALISATION, 'Reshape', 'Transpose'):
+                and node.op_type in NORMALISATION:
             raw.update(node.output)
             front[node.name] = node.op_type
     return front
-
-
-def _normalise_rows(graph: Any) -> None:
-    """
-    Normalise whole rows of the image, (1, H, W * 3), where it is done on (1, H, W, 3).
-
-    ONNX Runtime subtracts and multiplies three channels that lie innermost almost one by one: 6.6
-    of 20.7 ms of the bilateral network at 384x640. The numbers are the same. Doing it after the
-    transposition would not last: ONNX Runtime moves that behind again, next to the convolution.
-    """
-    front = [node for node in graph.node if node.name in _front(graph)]
-    if [node.op_type for node in front] != [*NORMALISATION, 'Transpose']:
-        return
-    cast, subtract, multiply, transpose = front
-    height, width, channels = (d.dim_value for d in
-                               graph.input[0].type.tensor_type.shape.dim[1:])
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    for node in (subtract, multiply):
-        values = np.tile(numpy_helper.to_array(constants[node.input[1]]).ravel(), width)
-        node.input[1] = f'{node.input[1]}_row'
-        graph.initializer.append(numpy_helper.from_array(values, node.input[1]))
-    image, rows, pixels = graph.input[0].name, 'image_rows', 'image_pixels'
-    shapes = {f'{rows}_shape': (1, height, width * channels),
-              f'{pixels}_shape': (1, height, width, channels)}
-    graph.initializer.extend(numpy_helper.from_array(np.array(shape, np.int64), name)
-                             for name, shape in shapes.items())
-    cast.input[0], transpose.input[0] = rows, pixels
-    _insert(graph, [
-        helper.make_node('Reshape', [image, f'{rows}_shape'], [rows], rows), cast, subtract,
-        multiply, helper.make_node('Reshape', [multiply.output[0], f'{pixels}_shape'], [pixels],
-                                   pixels), transpose])
 
 
 def _batch_norms_as_convolutions(graph: Any) -> None:
@@ -230,16 +198,6 @@ def _batch_norms_as_convolutions(graph: Any) -> None:
         node.CopyFrom(helper.make_node(
             'Conv', [node.input[0], weight, bias], list(node.output), name=node.name,
             group=len(factor), kernel_shape=[1, 1]))
-
-
-def _insert(graph: Any, first: Sequence[Any]) -> None:
-    """Put nodes, new ones and some of its own, to the begin of a graph; forget inner shapes."""
-    names = {node.name for node in first}
-    nodes = [*first, *(node for node in graph.node if node.name not in names)]
-    copies = [type(node).FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-    del graph.value_info[:]
 
 
 def run_all(content: bytes, inputs: Sequence[np.ndarray],
