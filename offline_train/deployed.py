@@ -51,7 +51,7 @@ class Deployed(nn.Module):
     def forward(self, image_NHWC: Tensor) -> Tensor:
         """Return logits (1, classes, H / stride, W / stride)."""
         height, width = self._size
-        rows = (image_NHWC.reshape(-1, height, width * 3).float() - self.mean) * self.scale
+        rows = (image_NHWC.float().reshape(-1, height, width * 3) - self.mean) * self.scale
         image_NCHW = rows.reshape(-1, height, width, 3).permute(0, 3, 1, 2)
         logits: Tensor = self.network(image_NCHW)
         return logits
