@@ -19,7 +19,7 @@ TEST = ['pytest', 'hypothesis', 'psutil', 'ruff', 'mypy', 'types-PyYAML', 'vermi
         'ros-ament-flake8', 'ros-ament-pep257', 'flake8-builtins', 'flake8-blind-except',
         'flake8-class-newline', 'flake8-comprehensions', 'flake8-deprecated',
         'flake8-docstrings', 'flake8-import-order', 'flake8-quotes',
-        'colcon-common-extensions', 'setuptools<80', 'torch-pruning>=1.6']
+        'colcon-common-extensions', 'setuptools<80', 'torch-pruning>=1.6', 'openvino>=2024.0']
 
 
 def share_files():

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+import math
 from pathlib import Path
 import tempfile
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
-from evit_seg.core.bundle import Bundle, encode_golden, write_bundle
+from evit_seg.core.bundle import agreement_key, Bundle, encode_golden, write_bundle
 from evit_seg.core.errors import BundleError, ConfigError
 from evit_seg.core.labels import LabelMap
 from evit_seg.core.manifest import InputSpec, Manifest, Variant
@@ -61,14 +62,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--precision', nargs='+', choices=('fp32', 'fp16'), default=['fp32'],
                         help='variants of the bundle; the first is what is opened unless another '
                              'is asked for (default: fp32)')
-    parser.add_argument('--torchscript', action='store_true',
-                        help='add a TorchScript variant, for programs that have torch')
+    parser.add_argument('--torchscript', nargs='*', choices=('fp32', 'fp16'), metavar='PRECISION',
+                        help='add TorchScript variants, for programs that have torch: fp32, fp16 '
+                             'or both (none named: fp32)')
+    parser.add_argument('--also-height', nargs='+', type=int, default=[], metavar='ROWS',
+                        help='add the network at smaller inputs, of the same proportions, for the '
+                             "node's latency budget")
     parser.add_argument('--description', default='', help='one sentence for the manifest')
     parser.add_argument('--golden', type=int, default=0, metavar='INDEX',
                         help='which validation frame becomes the golden one')
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = """\
 a bundle for the drone:         offline_train export --run runs/a --out bundles/a
+for a latency budget:           offline_train export --run runs/a --out bundles/a \\
+                                  --also-height 256 192
 for an old Jetson (TensorRT 8): offline_train export --run runs/a --out bundles/nano --opset 13 \\
                                   --precision fp16
 a bundle is what `seg_node`, `offline_train evaluate` and `offline_train bench` open"""
@@ -77,10 +84,16 @@ a bundle is what `seg_node`, `offline_train evaluate` and `offline_train bench` 
 def main(args: argparse.Namespace) -> int:
     """Run `offline_train export`."""
     bundle = export(RunDir.open(args.run), args.out, checkpoint=args.checkpoint, opset=args.opset,
-                    precisions=args.precision, torchscript=args.torchscript,
-                    description=args.description, golden=args.golden)
+                    precisions=args.precision, torchscript=_named(args.torchscript),
+                    also_heights=args.also_height, description=args.description,
+                    golden=args.golden)
     print(f'wrote {bundle.folder}')
     return 0
+
+
+def _named(precisions: Optional[Sequence[str]]) -> Sequence[str]:
+    """Return the precisions of an option that was not given, given without any, or with some."""
+    return () if precisions is None else precisions or ('fp32',)
 
 
 @dataclass(frozen=True)
@@ -93,14 +106,17 @@ class Built:
 
 
 def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest',
-           opset: int = 17, precisions: Sequence[str] = ('fp32',), torchscript: bool = False,
-           description: str = '', golden: int = 0) -> Bundle:
+           opset: int = 17, precisions: Sequence[str] = ('fp32',), torchscript: Sequence[str] = (),
+           also_heights: Sequence[int] = (), description: str = '', golden: int = 0) -> Bundle:
     """
     Write a run's averaged network as a bundle and return it, opened and verified.
 
-    precisions: of the ONNX variants, fp32 and fp16, in the manifest's order.
+    precisions: of the ONNX variants, fp32 and fp16, in the manifest's order; torchscript: of
+    those in TorchScript. also_heights: of smaller inputs of the same network, behind all variants
+    of the full one.
     """
     config = run.config()
+    smaller = [smaller_input(config.input, height) for height in also_heights]
     sources = open_sources(config.data)
     split, frames = _frames(sources)
     if not 0 <= golden < len(frames):
@@ -113,10 +129,13 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
         network = load_network(run, len(sources.label_map), checkpoint)
     deployed = Deployed(network, config.input).eval()
 
-    inputs = network_inputs(frames, config.input)
-    built = _build_onnx(deployed, config.input, opset, inputs, precisions)
-    if torchscript:
-        built.append(_build_torchscript(deployed, config.input, inputs))
+    built: List[Built] = []
+    for seen, name in ((config.input, 'model'), *((s, f'model_{s.height}') for s in smaller)):
+        at_size = Deployed(network, seen).eval()
+        inputs = network_inputs(frames, seen)
+        built += _build_onnx(at_size, seen, opset, inputs, precisions, name)
+        built += [_build_torchscript(at_size, seen, inputs, name, precision)
+                  for precision in dict.fromkeys(torchscript)]
     temperature, scores = 1.0, {}
     if split:
         temperature = fit_temperature(deployed, frames, config.input, stride_of(network))
@@ -130,7 +149,7 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
         variants=tuple(b.variant for b in built),
         provenance={**provenance(), 'trained': run.provenance(), 'step': run.step_of(checkpoint),
                     **_size(network, config.input),
-                    **{_parity_key(b.variant): dict(b.parity) for b in built}},
+                    **{_parity_key(b.variant, config.input): dict(b.parity) for b in built}},
         scores=scores)
     size = (config.input.width, config.input.height)
     image = cv2.resize(frames.read(golden)[0], size, interpolation=cv2.INTER_LINEAR)
@@ -146,8 +165,17 @@ def _frames(sources: Sources) -> Tuple[str, Frames]:
     raise ConfigError('data: expected frames to check the export with, the run names none')
 
 
-def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
-                inputs: Sequence[np.ndarray], precisions: Sequence[str]) -> List[Built]:
+def smaller_input(full: InputConfig, height: int) -> InputConfig:
+    """Return an input of `height` rows and as nearly the same proportions as 32 columns allow."""
+    if height % 32 or not 32 <= height < full.height:
+        raise ConfigError(f'--also-height: expected multiples of 32 below {full.height}, the '
+                          f"run's own, got {height!r}")
+    width = 32 * max(1, round(full.width * height / full.height / 32))
+    return replace(full, height=height, width=width)
+
+
+def _build_onnx(deployed: Deployed, config: InputConfig, opset: int, inputs: Sequence[np.ndarray],
+                precisions: Sequence[str], name: str) -> List[Built]:
     """Return the ONNX variants, each compared with torch; all come from the fp32 graph."""
     contents = {'fp32': export_onnx(deployed, config, opset)}
     measured: Dict[str, Dict[str, float]] = {}
@@ -155,11 +183,11 @@ def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
         half = fit_half(contents['fp32'], inputs)
         contents['fp16'] = half.content
         measured['fp16'] = {'largest_value': half.largest, 'single_nodes': len(half.single)}
-    row = Variant('model.onnx', '', 0, 'onnxruntime', 'fp32', config.height, config.width,
+    row = Variant(f'{name}.onnx', '', 0, 'onnxruntime', 'fp32', config.height, config.width,
                   stride_of(deployed.network), opset=opset, ir_version=ir_version(opset))
     built = {}
     for precision, content in contents.items():
-        file = row.file if precision == 'fp32' else f'model_{precision}.onnx'
+        file = row.file if precision == 'fp32' else f'{name}_{precision}.onnx'
         parity = {**check_parity(file, onnx_runner(content), deployed, inputs, precision),
                   **measured.get(precision, {})}
         built[precision] = Built(replace(row, file=file, precision=precision), content, parity)
@@ -167,12 +195,13 @@ def _build_onnx(deployed: Deployed, config: InputConfig, opset: int,
 
 
 def _build_torchscript(deployed: Deployed, config: InputConfig,
-                       inputs: Sequence[np.ndarray]) -> Built:
-    content = export_torchscript(deployed, config)
-    row = Variant('model.ts', '', 0, 'torchscript', 'fp32', config.height, config.width,
+                       inputs: Sequence[np.ndarray], name: str, precision: str) -> Built:
+    content = export_torchscript(deployed, config, precision)
+    file = f'{name}.ts' if precision == 'fp32' else f'{name}_{precision}.ts'
+    row = Variant(file, '', 0, 'torchscript', precision, config.height, config.width,
                   stride_of(deployed.network))
     return Built(row, content, check_parity(row.file, torchscript_runner(content), deployed,
-                                            inputs))
+                                            inputs, precision))
 
 
 def network_inputs(frames: Frames, config: InputConfig,
@@ -190,10 +219,11 @@ def _size(network: nn.Module, config: InputConfig) -> Dict[str, Any]:
     return {'parameters': described.parameters, 'gmacs': round(described.gflops / 2, 4)}
 
 
-def _parity_key(variant: Variant) -> str:
+def _parity_key(variant: Variant, full: InputConfig) -> str:
     """Return where the provenance holds a variant's parity; the plain one's has no suffix."""
-    suffixes = [text for text, plain in ((variant.engine, 'onnxruntime'),
-                                         (variant.precision, 'fp32')) if text != plain]
+    suffixes = [str(text) for text, plain in (
+        (variant.engine, 'onnxruntime'), (variant.precision, 'fp32'),
+        (variant.height, full.height)) if text != plain]
     return '_'.join(['parity_with_torch', *suffixes])
 
 
@@ -202,21 +232,32 @@ def _write(out: Path, manifest: Manifest, built: Sequence[Built], image: np.ndar
     files = {b.variant.file: b.content for b in built}
     with tempfile.TemporaryDirectory() as scratch:
         draft = write_bundle(Path(scratch) / out.name, manifest, files)
-        masks = {v.precision: _mask(draft, v.precision, image) for v in manifest.variants
+        masks = {(v.precision, v.height): _mask(draft, v, image) for v in manifest.variants
                  if v.engine == 'onnxruntime'}
-    golden_mask = masks.get('fp32', next(iter(masks.values())))
-    for precision, mask in masks.items():
+    height = manifest.variants[0].height
+    golden_mask = masks.get(('fp32', height), next(iter(masks.values())))
+    shares = dict(MIN_AGREEMENT)
+    for (precision, rows), mask in masks.items():
         agreement = float(np.mean(mask == golden_mask))
-        if agreement < MIN_AGREEMENT[precision]:
+        if rows != height:
+            print(f'{agreement:.4f} of the golden mask agrees at {rows} rows in {precision}')
+            shares[agreement_key(precision, rows)] = _share_allowed(agreement, precision)
+        elif agreement < MIN_AGREEMENT[precision]:
             raise BundleError(f'export: {agreement:.4f} of the golden mask agrees in {precision}, '
                               f'at least {MIN_AGREEMENT[precision]} is needed; take another '
                               'frame with --golden, or leave this precision out')
-    golden, pictures = encode_golden(image, golden_mask, MIN_AGREEMENT)
+    golden, pictures = encode_golden(image, golden_mask, shares)
     return write_bundle(out, replace(manifest, golden=golden), {**files, **pictures})
 
 
-def _mask(draft: Bundle, precision: str, image: np.ndarray) -> np.ndarray:
-    segmenter = Segmenter.open(str(draft.folder), precision=precision)
+def _share_allowed(agreement: float, precision: str) -> float:
+    """Return what a smaller input's mask must agree to, with the same margin as the full one's."""
+    return max(0.0, math.floor((agreement - 1 + MIN_AGREEMENT[precision]) * 1e4) / 1e4)
+
+
+def _mask(draft: Bundle, variant: Variant, image: np.ndarray) -> np.ndarray:
+    segmenter = Segmenter.open(str(draft.folder), precision=variant.precision,
+                               height=variant.height)
     mask_HW = segmenter(image, 'rgb').mask_HW
     segmenter.close()
     return mask_HW

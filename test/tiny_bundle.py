@@ -10,7 +10,7 @@ So a frame painted in the anchor colours has a mask that is known by hand.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 from evit_seg.core.bundle import encode_golden, write_bundle
 from evit_seg.core.labels import LabelClass, LabelMap, load_label_map
@@ -71,15 +71,27 @@ def painted_frame(blocks: int = 4, hw: Tuple[int, int] = (64, 64),
 def write_tiny_bundle(folder: Path, *, num_classes: int = 14, hw: Tuple[int, int] = (64, 64),
                       stride: int = 8, resize: str = 'stretch', temperature: float = 1.0,
                       golden_mask: Optional[np.ndarray] = None,
-                      network_classes: Optional[int] = None) -> Path:
-    """Write the bundle and return its folder; `network_classes` makes one that does not fit."""
+                      network_classes: Optional[int] = None,
+                      smaller: Sequence[Tuple[int, int]] = ()) -> Path:
+    """
+    Write the bundle and return its folder; `network_classes` makes one that does not fit.
+
+    smaller: further input sizes of the same network, with the same number of cells.
+    """
     image_HWC, ids_HW = painted_frame(hw=hw, num_classes=num_classes)
     mask_HW = ids_HW if golden_mask is None else golden_mask
     golden, files = encode_golden(image_HWC, mask_HW, {'fp32': 0.75})
     files['tiny.onnx'] = tiny_onnx(network_classes or num_classes, hw, stride)
     variant = Variant('tiny.onnx', '', 0, 'onnxruntime', 'fp32', hw[0], hw[1], stride,
                       'logits', 13, 7)
-    manifest = Manifest(name='tiny', label_map=tiny_label_map(num_classes), variants=(variant,),
+    variants = [variant]
+    for height, width in smaller:
+        cell_px = stride * height // hw[0]
+        variants.append(Variant(f'tiny_{height}.onnx', '', 0, 'onnxruntime', 'fp32', height, width,
+                                cell_px, 'logits', 13, 7))
+        files[variants[-1].file] = tiny_onnx(num_classes, (height, width), cell_px)
+    manifest = Manifest(name='tiny', label_map=tiny_label_map(num_classes),
+                        variants=tuple(variants),
                         input=InputSpec(resize=resize), golden=golden, temperature=temperature,
                         normalise={'mean': [0, 0, 0], 'std': [1, 1, 1], 'where': 'graph'},
                         description='A colour classifier for tests.')

@@ -6,14 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 import hashlib
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple, TYPE_CHECKING
+from typing import Dict, Mapping, Optional, Tuple, TYPE_CHECKING
 
 import cv2
+from evit_seg.core.containers import png_header, PNG_MAGIC
 from evit_seg.core.errors import (
     BundleError,
     BundleHashMismatch,
     BundleMissing,
     BundleTruncated,
+    FrameError,
     InputError,
 )
 from evit_seg.core.manifest import (
@@ -22,13 +24,18 @@ from evit_seg.core.manifest import (
     load_manifest,
     Manifest,
     MANIFEST_NAME,
+    MAX_INPUT_PIXELS,
     Variant,
 )
+from evit_seg.core.onnx_guard import check_self_contained
 from evit_seg.core.share import share_file
 import numpy as np
 
 if TYPE_CHECKING:
     from evit_seg.core.segmenter import Segmenter
+
+MAX_GOLDEN_BYTES = 64 << 20
+"""Largest file of a golden frame: 4 bytes for each pixel it may have."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ def open_bundle(folder: Path) -> Bundle:
     manifest = load_manifest(path)
     for variant in manifest.variants:
         _verify(folder / variant.file, variant.sha256, variant.bytes)
+        if variant.engine == 'onnxruntime':
+            check_self_contained(folder / variant.file)
     if manifest.golden is not None:
         _verify(folder / manifest.golden.image, manifest.golden.image_sha256)
         _verify(folder / manifest.golden.mask, manifest.golden.mask_sha256)
@@ -93,10 +102,18 @@ def file_sha256(path: Path) -> str:
 def _verify(path: Path, sha256: str, size: Optional[int] = None) -> None:
     if not path.is_file():
         raise BundleMissing(f'{path} is missing: the manifest names it; copy the bundle again')
+    # colcon's --symlink-install links every file of a bundle, the manifest too, into one folder.
+    if path.resolve().parent != path.with_name(MANIFEST_NAME).resolve().parent:
+        raise BundleError(f'{path} links to {path.resolve()}, out of the folder of the manifest; '
+                          'put the file itself there')
     found = path.stat().st_size
     if size is not None and found < size:
         raise BundleTruncated(f'{path} is truncated: {found} of {size} bytes; '
                               'copy the bundle again')
+    most = MAX_GOLDEN_BYTES if size is None else size
+    if found > most:  # whatever it is, it is not read for its hash
+        raise BundleHashMismatch(f'{path} is not the file of this bundle: it has {found} bytes, '
+                                 f'at most {most} were expected; copy the bundle again')
     digest = file_sha256(path)
     if digest != sha256:
         raise BundleHashMismatch(f'{path} is not the file of this bundle: its sha256 begins '
@@ -138,10 +155,12 @@ def select_variant(bundle: Bundle, engine: str = 'onnxruntime', *,
     """
     Return the first variant, in the manifest's order, that fits all that was asked for.
 
-    BundleError lists what the bundle holds: no other variant is taken in its place.
+    openvino reads the files of onnxruntime. BundleError lists what the bundle holds: no other
+    variant is taken in its place.
     """
+    written_for = 'onnxruntime' if engine == 'openvino' else engine
     for variant in bundle.manifest.variants:
-        if (variant.engine == engine and precision in (None, variant.precision)
+        if (variant.engine == written_for and precision in (None, variant.precision)
                 and height in (None, variant.height)):
             return variant
     held = ', '.join(f'{v.engine}/{v.precision}/{v.height}x{v.width}'
@@ -174,15 +193,40 @@ def read_golden(bundle: Bundle) -> Tuple[np.ndarray, np.ndarray]:
     golden = bundle.manifest.golden
     if golden is None:
         raise BundleError(f'bundle {bundle.manifest.name!r} has no golden frame; export it again')
-    pair: List[np.ndarray] = []
-    for name, flag in ((golden.image, cv2.IMREAD_COLOR), (golden.mask, cv2.IMREAD_GRAYSCALE)):
-        array = cv2.imread(str(bundle.folder / name), flag)
-        if array is None:
-            raise BundleError(f'{bundle.folder / name} is not an image; export the bundle again')
-        pair.append(array)
-    if pair[0].shape[:2] != pair[1].shape:
-        raise BundleError(f'golden image {pair[0].shape} and mask {pair[1].shape} differ in size')
-    return pair[0], pair[1]
+    image_HWC = _read_png(bundle.folder / golden.image, cv2.IMREAD_COLOR)
+    mask_HW = _read_png(bundle.folder / golden.mask, cv2.IMREAD_GRAYSCALE)
+    if image_HWC.shape[:2] != mask_HW.shape:
+        raise BundleError(f'golden image {image_HWC.shape} and mask {mask_HW.shape} differ in '
+                          'size')
+    return image_HWC, mask_HW
+
+
+def _read_png(path: Path, mode: int) -> np.ndarray:
+    """Decode a PNG whose header claims no more pixels than a network's input may have."""
+    try:
+        content = path.read_bytes()
+        if not content.startswith(PNG_MAGIC):
+            raise BundleError(f'{path} is not a PNG image; export the bundle again')
+        header = png_header(content)
+    except (OSError, FrameError) as error:
+        raise BundleError(f'{path} is not an image: {error}; export the bundle again') from error
+    if header.height * header.width > MAX_INPUT_PIXELS:
+        raise BundleError(f'{path} claims {header.width}x{header.height} pixels, a golden frame '
+                          f'has at most {MAX_INPUT_PIXELS}; export the bundle again')
+    array = cv2.imdecode(np.frombuffer(content, np.uint8), mode)
+    if array is None:
+        raise BundleError(f'{path} is not an image; export the bundle again')
+    return np.asarray(array)
+
+
+def agreement_key(precision: str, height: int) -> str:
+    """
+    Return where `golden.min_agreement` holds the share of a smaller input, such as 'fp32@256'.
+
+    The golden mask is the first input's: another one names other classes at the borders, as
+    many as it did when it was exported.
+    """
+    return f'{precision}@{height}'
 
 
 def self_test(segmenter: Segmenter) -> float:
@@ -195,9 +239,10 @@ def self_test(segmenter: Segmenter) -> float:
     manifest = segmenter.bundle.manifest
     image_HWC, mask_HW = read_golden(segmenter.bundle)
     agreement = float(np.mean(segmenter(image_HWC, 'bgr').mask_HW == mask_HW))
-    precision = segmenter.engine.precision
+    precision, height = segmenter.engine.precision, segmenter.engine.input_hw[0]
     golden = manifest.golden
-    wanted = golden.min_agreement.get(precision) if golden is not None else None
+    shares: Mapping[str, float] = {} if golden is None else golden.min_agreement
+    wanted = shares.get(agreement_key(precision, height), shares.get(precision))
     if wanted is None:
         raise BundleError(f'bundle {manifest.name!r}: golden.min_agreement has no {precision!r}')
     if agreement < wanted:

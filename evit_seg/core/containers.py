@@ -21,16 +21,22 @@ PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 
 _EOI = 0xD9
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # less DHT, JPG and DAC
+_SOF_HUFFMAN = frozenset((0xC0, 0xC1, 0xC2))
 # In entropy-coded data 0xFF is followed by 0 (a stuffed byte) or a restart marker D0 to D7.
 _NEXT_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 
 
 class ImageHeader(NamedTuple):
-    """The size a file claims, in pixels, and its channels."""
+    """
+    The size a file claims, in pixels, and its channels.
+
+    least_bytes: no file of that size is shorter, whatever it shows; 0 where that is not known.
+    """
 
     height: int
     width: int
     channels: int
+    least_bytes: int = 0
 
 
 def jpeg_header(file_bytes: bytes) -> ImageHeader:
@@ -58,10 +64,17 @@ def jpeg_header(file_bytes: bytes) -> ImageHeader:
                              f'{len(file_bytes) - position}; the frame is truncated or damaged')
         if marker in _SOF and header is None:
             header = _jpeg_frame_header(file_bytes[position:position + length])
+            if marker in _SOF_HUFFMAN:
+                header = header._replace(least_bytes=_least_jpeg_bytes(header))
         position += length
     if header is None:
         raise FrameError('JPEG: expected a frame header before the end marker, got none')
     return header
+
+
+def _least_jpeg_bytes(header: ImageHeader) -> int:
+    """Return what an 8x8 block takes at least, one bit for its shortest code, times the blocks."""
+    return -(-header.height // 8) * -(-header.width // 8) // 8
 
 
 def _jpeg_frame_header(segment: bytes) -> ImageHeader:

@@ -149,6 +149,10 @@ def decode_compressed(data: Any, *, format: str = '',  # noqa: A002  the message
         raise FrameError(f'data: expected a JPEG or PNG file, got {len(file_bytes)} bytes that '
                          f'begin with {file_bytes[:8]!r} (format {format!r})')
     _check_size(header.height, header.width)
+    if flat.size < header.least_bytes:  # a few bytes with a damaged header would take 192 MiB
+        raise FrameError(f'size: {header.width}x{header.height} (width x height) takes at least '
+                         f'{header.least_bytes} bytes, got {flat.size}; the header is damaged '
+                         'or the frame truncated')
     image = _imdecode(flat, mode, header)
     if image.dtype == np.uint16:
         image = _scale_to_8bit(image, scale_16bit)

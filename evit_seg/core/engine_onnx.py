@@ -3,33 +3,26 @@
 """ONNX Runtime behind the Engine protocol."""
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple, TYPE_CHECKING
+from pathlib import Path
+from typing import Optional, Tuple, TYPE_CHECKING
 
 from evit_seg.core.bundle import Bundle
-from evit_seg.core.errors import BundleError, ConfigError, LabelMapMismatch
+from evit_seg.core.engine import CacheState, check_shapes
+from evit_seg.core.engine_cache import open_cached
+from evit_seg.core.errors import BundleError, ConfigError
 from evit_seg.core.manifest import Variant
+from evit_seg.core.onnx_providers import (
+    check_precision,
+    ENGINE_BYTES,
+    ENGINE_BYTES_PER_MODEL_BYTE,
+    provider_list,
+    PROVIDERS,
+    tensorrt_facts,
+)
 import numpy as np
 
 if TYPE_CHECKING:
     import onnxruntime
-
-PROVIDERS: Dict[str, str] = {
-    'cpu': 'CPUExecutionProvider',
-    'cuda': 'CUDAExecutionProvider',
-    'tensorrt': 'TensorrtExecutionProvider',
-}
-RUNS: Dict[str, Tuple[str, ...]] = {
-    'cpu': ('fp32', 'int8', 'fp16'),
-    'cuda': ('fp32', 'fp16'),
-    'tensorrt': ('fp32', 'fp16'),
-}
-"""
-Precisions a provider computes itself, all of the graph.
-
-cpu computes most of a half graph in single precision: right, no faster than fp32. cuda has no
-integer kernels and leaves parts of an int8 graph to the CPU without a word; TensorRT takes int8
-only where every zero point is 0, ours are not.
-"""
 
 
 class OnnxEngine:
@@ -38,46 +31,31 @@ class OnnxEngine:
     name = 'onnxruntime'
 
     def __init__(self, bundle: Bundle, variant: Variant, *, threads: int = 0,
-                 provider: str = 'cpu') -> None:
+                 provider: str = 'cpu', cache_dir: str = '') -> None:
         self.precision = variant.precision
         self.input_hw = variant.input_hw
         self.stride = variant.stride
         path = bundle.folder / variant.file
-        _check_precision(variant, provider)
-        self._session: Optional[onnxruntime.InferenceSession] = _open(path, threads, provider)
-        used = self._session.get_providers()
+        check_precision(variant, provider)
+        _check_provider(provider)
+        session, self.cache = _open(path, variant, threads, provider, cache_dir)
+        used = session.get_providers()
         if used[0] != PROVIDERS[provider]:
             raise ConfigError(f'engine.provider: {provider!r} was asked for, ONNX Runtime took '
                               f'{used[0]}; see its log above, or set engine.provider: cpu')
-        self.provider = provider
-        self._input_name = self._check_shapes(path.name, len(bundle.manifest.label_map))
-
-    def _check_shapes(self, file: str, num_classes: int) -> str:
-        if self._session is None:
-            raise BundleError(f'{file}: the engine is closed')
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1:
-            raise BundleError(f'{file}: expected one input and one output, got {len(inputs)} and '
-                              f'{len(outputs)}')
-        height, width = self.input_hw
-        wanted = [1, height, width, 3]
-        if inputs[0].shape != wanted or inputs[0].type != 'tensor(uint8)':
-            raise BundleError(f'{file}: expected input uint8 {wanted}, got {inputs[0].type} '
-                              f'{inputs[0].shape}')
-        shape = outputs[0].shape
-        if len(shape) != 4 or shape[2:] != [height // self.stride, width // self.stride]:
-            raise BundleError(f'{file}: expected logits 1x{num_classes}x{height // self.stride}x'
-                              f'{width // self.stride} (stride {self.stride}), got {shape}')
-        if shape[1] != num_classes:
-            raise LabelMapMismatch(f'{file} answers with {shape[1]} classes, the label map of its '
-                                   f'manifest has {num_classes}: they do not belong together')
-        return str(inputs[0].name)
+        names = {registered: name for name, registered in PROVIDERS.items()}
+        # The CPU is registered everywhere; it may not take part where it was not asked for.
+        self.provider = ' and '.join(names[name] for name in used
+                                     if names.get(name, 'cpu') != 'cpu') or 'cpu'
+        self._input_name = _check_interface(session, variant, len(bundle.manifest.label_map))
+        self._session: Optional[onnxruntime.InferenceSession] = session
 
     def infer(self, image_HWC: np.ndarray) -> np.ndarray:
         """Map uint8 (H, W, 3) to float32 logits (C, h, w)."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise BundleError('the engine was closed; load it again')
-        logits_NCHW = self._session.run(None, {self._input_name: image_HWC[None]})[0]
+        logits_NCHW = session.run(None, {self._input_name: image_HWC[None]})[0]
         logits_CHW: np.ndarray = logits_NCHW[0]
         return logits_CHW if logits_CHW.dtype == np.float32 else logits_CHW.astype(np.float32)
 
@@ -86,25 +64,7 @@ class OnnxEngine:
         self._session = None
 
 
-def _check_precision(variant: Variant, provider: str) -> None:
-    """Raise ConfigError for a precision that the provider would not compute itself."""
-    precision, file = variant.precision, variant.file
-    if provider not in RUNS:
-        raise ConfigError(f'engine.provider: there is no {provider!r}; there are '
-                          f'{", ".join(PROVIDERS)}')
-    if precision in RUNS[provider]:
-        return
-    able = [name for name, precisions in RUNS.items() if precision in precisions]
-    if not able:
-        raise ConfigError(f'engine.precision: expected {", ".join(RUNS[provider])}, {file} is '
-                          f'{precision!r}, which ONNX Runtime does not run here; set '
-                          'engine.precision to another variant of the bundle, or export one')
-    raise ConfigError(f'engine.provider: {provider!r} does not run {precision!r} ({file}), it '
-                      f'would leave parts of it to the CPU or refuse it; set engine.provider: '
-                      f'{able[0]}, or engine.precision: {" or ".join(RUNS[provider])}')
-
-
-def _open(path: Any, threads: int, provider: str) -> onnxruntime.InferenceSession:
+def _check_provider(provider: str) -> None:
     try:
         import onnxruntime
     except ImportError as error:
@@ -114,14 +74,54 @@ def _open(path: Any, threads: int, provider: str) -> onnxruntime.InferenceSessio
     if PROVIDERS[provider] not in available:
         raise ConfigError(f'engine.provider: this ONNX Runtime has no {PROVIDERS[provider]}, only '
                           f'{", ".join(available)}; install the build that has it, or set cpu')
+
+
+def _open(path: Path, variant: Variant, threads: int, provider: str, cache_dir: str
+          ) -> Tuple[onnxruntime.InferenceSession, CacheState]:
+    import onnxruntime
+
+    def session(cache: Optional[Path]) -> onnxruntime.InferenceSession:
+        return _session(path, variant, threads, provider, cache)
+
+    if provider != 'tensorrt':
+        return session(None), CacheState()
+    facts = tensorrt_facts(variant, onnxruntime.__version__)
+    return open_cached(cache_dir, facts,
+                       ENGINE_BYTES + ENGINE_BYTES_PER_MODEL_BYTE * variant.bytes, session)
+
+
+def _session(path: Path, variant: Variant, threads: int, provider: str,
+             cache: Optional[Path]) -> onnxruntime.InferenceSession:
+    import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Idle workers that spin would take the cores from the camera driver and the autopilot.
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    if provider != 'cpu':
+        # Nodes that the GPU does not take are an error, not a silent half of the network.
+        options.add_session_config_entry('session.disable_cpu_ep_fallback', '1')
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[PROVIDERS[provider]])
+        session = onnxruntime.InferenceSession(
+            str(path), options, enable_fallback=0,
+            providers=provider_list(provider, variant.precision, onnxruntime.__version__, cache))
+        # Else the CPU would take a failing GPU's place, even between two frames; 1.17 knows this
+        # call and not the argument.
+        session.disable_fallback()
+        return session
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types
         raise BundleError(f'ONNX Runtime {onnxruntime.__version__} cannot load {path}: '
                           f'{str(error).strip()}; export the model for this version '
                           '(offline_train export --opset)') from error
+
+
+def _check_interface(session: onnxruntime.InferenceSession, variant: Variant,
+                     num_classes: int) -> str:
+    """Hold the session's input and output against the manifest; returns the input's name."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise BundleError(f'{variant.file}: expected one input and one output, got {len(inputs)} '
+                          f'and {len(outputs)}')
+    dtype = str(inputs[0].type).replace('tensor(', '').replace(')', '')
+    check_shapes(variant, num_classes, dtype, inputs[0].shape, outputs[0].shape)
+    return str(inputs[0].name)

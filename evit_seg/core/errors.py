@@ -50,3 +50,9 @@ class LabelMapMismatch(BundleError):
     """The network's classes and the label map, or a wanted class and the label map, differ."""
 
     exit_code = 5
+
+
+class EngineHang(EvitSegError):
+    """The engine does not come back, not for the first time; only a new process helps."""
+
+    exit_code = 6

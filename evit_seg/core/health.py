@@ -9,8 +9,13 @@ from typing import Deque, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
-OUTCOMES: Tuple[str, ...] = ('processed', 'replaced', 'too_old', 'malformed', 'disabled', 'failed')
-"""How a frame can end ('failed': the engine raised); one that has not ended yet is 'in_work'."""
+OUTCOMES: Tuple[str, ...] = ('processed', 'replaced', 'too_old', 'malformed', 'disabled', 'failed',
+                             'skipped')
+"""
+How a frame can end; one that has not ended yet is 'in_work'.
+
+'failed': the engine raised. 'skipped': left out on purpose, for the latency budget.
+"""
 
 
 class FrameCounters:

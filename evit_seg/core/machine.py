@@ -18,6 +18,8 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 ROOT = Path('/')
+PI_FLAGS = {0: 'too low a voltage', 1: 'clock capped', 2: 'throttled', 3: 'soft temperature limit'}
+"""Bits of the Raspberry Pi's get_throttled that tell of now; 16 higher: since boot."""
 
 
 def machine_facts(root: Path = ROOT) -> Dict[str, object]:
@@ -88,9 +90,9 @@ def _kilobytes(path: Path) -> Dict[str, float]:
     return {name: round(int(value) * 1024 / 1e6, 1) for name, value in rows}
 
 
-def process_memory_mb(root: Path = ROOT) -> Dict[str, Optional[float]]:
-    """Return `rss`, its highest value so far `peak_rss`, and `swap` of this process in MB."""
-    rows = _kilobytes(root / 'proc/self/status')
+def process_memory_mb(root: Path = ROOT, pid: str = 'self') -> Dict[str, Optional[float]]:
+    """Return `rss`, its highest value so far `peak_rss`, and `swap` of a process in MB."""
+    rows = _kilobytes(root / 'proc' / pid / 'status')
     return {'rss': rows.get('VmRSS'), 'peak_rss': rows.get('VmHWM'), 'swap': rows.get('VmSwap')}
 
 
@@ -113,27 +115,62 @@ def thermal_state(root: Path = ROOT) -> Dict[str, object]:
     """
     Return what tells a machine that throttles from one that does not, now.
 
-    temperature_c: degrees of each thermal zone by its type. cpu_mhz, cpu_max_mhz: clock and its
-    limit of each frequency policy, the kernel's numbers. throttled: the Raspberry Pi's flags as
-    it writes them (hexadecimal, 0 is good), None on other machines.
+    temperature_c: `temperatures_c`. cpu_mhz, cpu_max_mhz: clock and its limit of each frequency
+    policy, the kernel's numbers. throttled: the Raspberry Pi's flags as it writes them
+    (hexadecimal, 0 is good), None on other machines.
     """
-    temperature_c: Dict[str, float] = {}
+    return {'temperature_c': temperatures_c(root),
+            'cpu_mhz': clocks_mhz(root, 'scaling_cur_freq'),
+            'cpu_max_mhz': clocks_mhz(root, 'cpuinfo_max_freq'),
+            'throttled': throttled_flags(root)}
+
+
+def temperatures_c(root: Path = ROOT) -> Dict[str, float]:
+    """Return degrees Celsius of each thermal zone by its type, such as 'cpu-thermal'."""
+    found: Dict[str, float] = {}
     for zone in sorted(root.glob('sys/class/thermal/thermal_zone*')):
-        kind, value = _text(zone / 'type'), _text(zone / 'temp')
+        kind, value = _text(zone / 'type'), _text(zone / 'temp')  # one that sleeps answers EAGAIN
         if kind and value and re.fullmatch(r'-?\d+', value):
-            name = f'{kind} {zone.name[12:]}' if kind in temperature_c else kind
-            temperature_c[name] = int(value) / 1000
-    flags = [_text(path) for path in
-             sorted(root.glob('sys/devices/platform/*/*firmware/get_throttled'))]
-    return {'temperature_c': temperature_c, 'cpu_mhz': _clocks_mhz(root, 'scaling_cur_freq'),
-            'cpu_max_mhz': _clocks_mhz(root, 'cpuinfo_max_freq'),
-            'throttled': flags[0] if flags else None}
+            name = f'{kind} {zone.name[12:]}' if kind in found else kind
+            found[name] = int(value) / 1000
+    return found
 
 
-def _clocks_mhz(root: Path, name: str) -> List[float]:
+def clocks_mhz(root: Path, name: str) -> List[float]:
+    """Return a clock of each frequency policy in its order, such as 'scaling_cur_freq'."""
     texts = [_text(policy / name) or '' for policy in
              sorted(root.glob('sys/devices/system/cpu/cpufreq/policy[0-9]*'))]
     return [int(text) / 1000 for text in texts if text.isdigit()]
+
+
+def throttled_flags(root: Path = ROOT) -> Optional[str]:
+    """Return the Raspberry Pi's flags, hexadecimal, None on other machines."""
+    flags = [_text(path) for path in
+             sorted(root.glob('sys/devices/platform/*/*firmware/get_throttled'))]
+    return flags[0] if flags else None
+
+
+def throttling(root: Path = ROOT) -> Optional[List[str]]:
+    """
+    Return in words what slows the machine down; [] for nothing, None where it does not tell.
+
+    From the Raspberry Pi's flags (its documentation, `vcgencmd get_throttled`), and from the
+    kernel's cooling devices that are at work, fans left out: they slow nothing down.
+    """
+    words: List[str] = []
+    flags = throttled_flags(root)
+    if flags and re.fullmatch(r'(0x)?[0-9a-fA-F]+', flags):
+        bits = int(flags, 16)
+        words += [f'{what} now' for bit, what in PI_FLAGS.items() if bits >> bit & 1]
+        words += [f'{what} since boot' for bit, what in PI_FLAGS.items()
+                  if bits >> (bit + 16) & 1 and not bits >> bit & 1]
+    devices = sorted(root.glob('sys/class/thermal/cooling_device*'))
+    for device in devices:
+        kind, now, most = (_text(device / name) or '' for name in ('type', 'cur_state',
+                                                                   'max_state'))
+        if now.isdigit() and int(now) > 0 and 'fan' not in kind.lower():
+            words.append(f'{kind} at {now} of {most}')
+    return words if flags or devices else None
 
 
 def percentiles_ms(values_ms: Sequence[float]) -> Dict[str, float]:

@@ -5,14 +5,25 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.labels import LabelMap
 from std_msgs.msg import Header
 
-GEO_NOTE = 'not geotagged: this node does not read positions yet'
+
+class GeoWords(NamedTuple):
+    """
+    Places as an event says them: degrees (WGS-84) and metres, one per region, in bbox's order.
+
+    `note` is empty, or 'not geotagged: why'; a region without a place has 'nan' in its place.
+    """
+
+    lat: str
+    lon: str
+    radius_m: str
+    note: str
 
 
 def import_vision_msgs() -> Optional[ModuleType]:
@@ -23,17 +34,19 @@ def import_vision_msgs() -> Optional[ModuleType]:
         return None
 
 
-def event_array(header: Header, events: Sequence[AlertEvent]) -> DiagnosticArray:
+def event_array(header: Header, events: Sequence[AlertEvent],
+                places: Callable[[Alert], GeoWords]) -> DiagnosticArray:
     """
     Return the events of one frame, one status each, under the frame's header.
 
     The status's name is the kind of event; raised and updated have level WARN, cleared and
-    reset OK.
+    reset OK. `places` tells where an alert's regions lie on the ground.
     """
-    return DiagnosticArray(header=header, status=[_event_status(event) for event in events])
+    return DiagnosticArray(header=header, status=[
+        _event_status(event, places(event.alert)) for event in events])
 
 
-def _event_status(event: AlertEvent) -> DiagnosticStatus:
+def _event_status(event: AlertEvent, words: GeoWords) -> DiagnosticStatus:
     alert = event.alert
     ongoing = event.kind in ('raised', 'updated')
     values = {
@@ -47,7 +60,7 @@ def _event_status(event: AlertEvent) -> DiagnosticStatus:
         'last_seen': _seconds(alert.last_seen_ns),
         # x,y,w,h in source pixels, one group per region, the largest first
         'bbox': ' '.join(f'{r.x},{r.y},{r.w},{r.h}' for r in alert.regions),
-        'lat': '', 'lon': '', 'radius_m': '', 'geo_note': GEO_NOTE,
+        'lat': words.lat, 'lon': words.lon, 'radius_m': words.radius_m, 'geo_note': words.note,
     }
     return DiagnosticStatus(
         level=DiagnosticStatus.WARN if ongoing else DiagnosticStatus.OK,

@@ -27,7 +27,9 @@ class Condition:
 
     fault: why the last transition or the engine failed, '' when it did not. quiet_s: since the
     last frame came, or since activation. busy_s: how long the frame in hand has been there, 0
-    between frames. last_outcome: how the last frame that was looked at ended, '' before it.
+    between frames. last_outcome: how the last frame that was looked at ended, '' before it. mode:
+    'nominal', or 'degraded: ' and why. hang: that the engine did not come back, '' as soon as
+    another one is there. timeless: the time is that of /clock, where nothing has come yet.
     """
 
     state: str
@@ -41,6 +43,8 @@ class Condition:
     last_complaint: str = ''
     mode: str = NOMINAL
     active_alerts: Tuple[str, ...] = ()
+    hang: str = ''
+    timeless: bool = False
 
 
 def judge(now: Condition) -> Tuple[bytes, str]:
@@ -50,6 +54,8 @@ def judge(now: Condition) -> Tuple[bytes, str]:
         return error, f'not running: {now.fault}'
     if now.state != ACTIVE:
         return warn, f'not running: the node is {now.state} and waits for its lifecycle manager'
+    if now.hang:
+        return error, f'not running: {now.hang}'
     if not now.enabled:
         return warn, 'not running: switched off through ~/enable'
     if now.fault:
@@ -62,8 +68,13 @@ def judge(now: Condition) -> Tuple[bytes, str]:
         return warn, f'frames too old: {now.last_complaint}'
     if now.last_outcome == 'malformed':
         return warn, f'frames unreadable: {now.last_complaint}'
+    if now.last_outcome == 'failed':
+        return warn, f'no answer to the last frame: {now.last_complaint}'
+    if now.timeless:
+        return warn, ('degraded: use_sim_time is set, but nothing comes on /clock: how old an '
+                      'image is cannot be told')
     if now.mode != NOMINAL:
-        return warn, f'degraded: {now.mode}'
+        return warn, now.mode
     if now.active_alerts:
         return ok, f'running: active alerts: {", ".join(now.active_alerts)}'
     if not now.last_outcome:

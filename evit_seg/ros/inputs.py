@@ -8,6 +8,7 @@ from typing import Any, Callable, Tuple
 from evit_seg.ros.convert import CameraMessage
 from evit_seg.ros.graph import why_silent
 from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.qos import create_subscription
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -39,13 +40,14 @@ class Inputs:
         self._heard_s = steady_s()
         self.topic = image_topic(node, config.image_transport)
         self._kind, self._type_name = _message_type(config.image_transport)
-        self._qos = QoSProfile(depth=1, reliability=(
+        qos = QoSProfile(depth=1, reliability=(
             ReliabilityPolicy.RELIABLE if config.image_reliability == 'reliable'
             else ReliabilityPolicy.BEST_EFFORT))
         self._subscriptions = (
-            node.create_subscription(CameraInfo, 'camera_info', on_camera_info,
-                                     qos_profile_sensor_data),
-            node.create_subscription(self._kind, self.topic, self._heard, self._qos))
+            create_subscription(node, CameraInfo, 'camera_info', on_camera_info,
+                                qos_profile_sensor_data),
+            create_subscription(node, self._kind, self.topic, self._heard, qos))
+        self._qos = self._subscriptions[-1].qos_profile  # with the overrides
 
     def _heard(self, message: CameraMessage) -> None:
         self._heard_s = self._steady_s()

@@ -3,7 +3,7 @@
 """The node's publishers, and what goes out for one frame."""
 from __future__ import annotations
 
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from diagnostic_msgs.msg import DiagnosticArray
 from evit_seg.core.alerts import Alert, AlertEvent
@@ -14,11 +14,13 @@ from evit_seg.core.segmenter import SegResult
 from evit_seg.ros.alert_messages import (
     detection_array,
     event_array,
+    GeoWords,
     import_vision_msgs,
     label_info,
 )
 from evit_seg.ros.convert import image_message, jpeg_message, scaled_camera_info
 from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.qos import create_publisher
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -54,7 +56,7 @@ class Outputs:
             self._alerts = self._create(self._vision.Detection2DArray, '~/alerts', LATCHED)
 
     def _create(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
-        publisher = self._node.create_publisher(kind, topic, qos)
+        publisher = create_publisher(self._node, kind, topic, qos)
         self._all.append(publisher)
         return publisher
 
@@ -71,6 +73,11 @@ class Outputs:
     def wants_confidence(self, config: NodeConfig) -> bool:
         """Tell whether the confidence is switched on and somebody listens."""
         return config.mask_confidence and self._confidence.get_subscription_count() > 0
+
+    def wants_mask(self) -> bool:
+        """Tell whether somebody listens to the mask, or to what has its size or shows it."""
+        return any(publisher.get_subscription_count() > 0 for publisher in (
+            self._mask, self._confidence, self._camera_info, self._overlay, self._overlay_jpeg))
 
     def publish_frame(self, header: Header, result: SegResult,
                       info: Optional[CameraInfo]) -> None:
@@ -107,9 +114,10 @@ class Outputs:
             self._overlay_jpeg.publish(
                 jpeg_message(header, picture, config.overlay_jpeg_quality))
 
-    def publish_events(self, header: Header, events: Sequence[AlertEvent]) -> None:
+    def publish_events(self, header: Header, events: Sequence[AlertEvent],
+                       places: Callable[[Alert], GeoWords]) -> None:
         """Publish what changed in one frame."""
-        self._events.publish(event_array(header, events))
+        self._events.publish(event_array(header, events, places))
 
     def publish_alerts(self, header: Header, alerts: Sequence[Alert]) -> None:
         """Publish the whole list of active alerts, if vision_msgs is there."""

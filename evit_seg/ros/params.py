@@ -94,14 +94,23 @@ TABLE: Tuple[Row, ...] = (
     Row('autostart', True, 'Configure and activate at once, and exit when that fails; false waits '
         'for a lifecycle manager.'),
     Row('model', 'demo', 'Bundle: a folder, or a name under models/ of the package.', 'reload'),
-    Row('engine.name', 'onnxruntime', 'What runs the network.', choices=ENGINES),
+    Row('engine.name', 'onnxruntime', 'What runs the network; a TorchScript file is a program, '
+        'opened only when asked for here.', choices=ENGINES),
     Row('engine.provider', 'cpu', 'Execution provider: cpu, cuda or tensorrt; nothing else is '
         'taken in its place.'),
-    Row('engine.threads', 0, 'CPU threads of the network; 0: all cores.', low=0, high=256),
+    Row('engine.threads', 0, 'CPU threads of the network; 0: all cores, or those of engine.cpus.',
+        low=0, high=256),
+    Row('engine.cpus', '', "CPUs that the network's threads stay on, such as 0-2,5; one alone as "
+        '3-3, since ROS takes 3 for a number; empty: any.'),
+    Row('engine.cache_dir', '', "Folder of TensorRT's engines; empty: $XDG_CACHE_HOME/evit_seg or "
+        '~/.cache/evit_seg.'),
     Row('engine.precision', '', 'Variant of the bundle by precision, such as int8; empty: the '
         'first.'),
     Row('engine.height', 0, 'Variant of the bundle by input height; 0: the first.', low=0,
         high=8192, unit='px'),
+    Row('engine.hang_after_s', 1.5, 'A frame that is in the engine for longer, and for more than '
+        'four times its slowest warm-up run, is given up and a new engine loaded; 0: never.',
+        'live', 0, 3600, unit='s'),
     Row('image.transport', 'raw', 'raw: image_raw; compressed: image_raw/compressed.',
         choices=('raw', 'compressed')),
     Row('image.reliability', 'best_effort', 'Reliability of the image subscription.',
@@ -118,6 +127,35 @@ TABLE: Tuple[Row, ...] = (
     Row('overlay.width', 640, 'Widest overlay; a smaller image is not enlarged.', 'live', 16, 8192,
         unit='px'),
     Row('overlay.jpeg_quality', 80, 'Quality of ~/overlay/compressed.', 'live', 1, 100),
+    Row('geo.height_m', 0.0, 'Height above ground for geotags; 0: from the topic `height`.',
+        'live', 0, 20000, unit='m'),
+    Row('geo.pitch_deg', 90.0, "The camera's angle below the horizon; 90: straight down.", 'live',
+        0, 90, unit='degrees'),
+    Row('geo.yaw_deg', 0.0, "Turn of the image's top against the nose, clockwise.", 'live', -180,
+        180, unit='degrees'),
+    Row('geo.max_age_s', 1.0, 'A position, heading or height further from the image in time gives '
+        'no geotag.', 'live', 0.01, 60, unit='s'),
+    Row('geo.position_error_m', 2.0, 'Standard deviation of the position along east and along '
+        'north, where `fix` has no covariance.', 'live', 0, 1000, unit='m'),
+    Row('geo.height_error_m', 2.0, 'Standard deviation of the height above ground, slopes '
+        'included.', 'live', 0, 1000, unit='m'),
+    Row('geo.heading_error_deg', 5.0, 'Standard deviation of the heading.', 'live', 0, 45,
+        unit='degrees'),
+    Row('geo.tilt_error_deg', 2.0, "Standard deviation of the camera's tilt, along and across; "
+        'without a gimbal it tilts with the drone: 5 to 15.', 'live', 0, 30, unit='degrees'),
+    Row('budget.latency_ms', 0.0, 'So long 95 % of the frames may take from their arrival in the '
+        'node to their mask, waiting included. Beyond it for budget.window_s the node steps down: '
+        'to each smaller input of the bundle, then to every 2nd, 3rd, ... frame. 0: no bound.',
+        'live', 0, 60000, unit='ms'),
+    Row('budget.window_s', 5.0, 'The frames of this time decide on a step; at most one step in '
+        'it.', 'live', 0.1, 60, unit='s'),
+    Row('budget.return_share', 0.7, 'Back up when 95 % of the frames take less than this share of '
+        'budget.latency_ms ...', 'live', 0.05, 0.95),
+    Row('budget.return_after_s', 10.0, '... for so long, at least budget.window_s; doubled (up to '
+        '32 times as long) by each step up that has to be taken back.', 'live', 0, 3600, unit='s'),
+    Row('budget.max_skip', 4, 'On the last step one of so many frames that the engine could have '
+        'taken is answered; the others spare it waiting and heat. 1: none is skipped.', 'live', 1,
+        100, unit='frames'),
     Row('stale_after_s', 2.0, 'Without a frame for so long the diagnostics warn.', 'live', 0.1,
         3600, unit='s'),
     Row('alert.classes', ('person', 'vehicle', 'fire_flare'), 'Slugs of the classes that raise '
@@ -142,8 +180,11 @@ class NodeConfig:
     engine_name: str
     engine_provider: str
     engine_threads: int
+    engine_cpus: str
+    engine_cache_dir: str
     engine_precision: str
     engine_height: int
+    engine_hang_after_s: float
     image_transport: str
     image_reliability: str
     image_max_age_s: float
@@ -153,6 +194,19 @@ class NodeConfig:
     overlay_max_rate_hz: float
     overlay_width: int
     overlay_jpeg_quality: int
+    geo_height_m: float
+    geo_pitch_deg: float
+    geo_yaw_deg: float
+    geo_max_age_s: float
+    geo_position_error_m: float
+    geo_height_error_m: float
+    geo_heading_error_deg: float
+    geo_tilt_error_deg: float
+    budget_latency_ms: float
+    budget_window_s: float
+    budget_return_share: float
+    budget_return_after_s: float
+    budget_max_skip: int
     stale_after_s: float
     alert_classes: Tuple[str, ...]
     alert_values: Mapping[str, Mapping[str, Any]]

@@ -17,18 +17,26 @@ class Worker(Generic[T]):
 
     `work` is called in the thread with each item taken and must not raise; `dropped` is called
     with why for an item that nobody will work on: 'replaced' by a newer one, or 'stopped'.
+    `first` is run in the thread before everything else.
     """
 
-    def __init__(self, work: Callable[[T], None], dropped: Callable[[str], None]) -> None:
+    def __init__(self, work: Callable[[T], None], dropped: Callable[[str], None],
+                 first: Optional[Callable[[], None]] = None) -> None:
         self._work = work
         self._dropped = dropped
         self._changed = threading.Condition()
         self._slot: Optional[T] = None
         self._actions: Deque[Tuple[Callable[[], Any], Future]] = deque()
+        if first is not None:
+            self._actions.append((first, Future()))
         self._running = True
-        # A daemon: an engine that hangs must not keep a node that was told to end.
-        self._thread = threading.Thread(target=self._loop, name='seg_worker', daemon=True)
+        self._ended = False
+        self._thread = self._new_thread()
         self._thread.start()
+
+    def _new_thread(self) -> threading.Thread:
+        # A daemon: an engine that hangs must not keep a node that was told to end.
+        return threading.Thread(target=self._loop, name='seg_worker', daemon=True)
 
     def offer(self, item: T) -> None:
         """Put an item into the slot, in place of one that still waits there."""
@@ -37,7 +45,7 @@ class Worker(Generic[T]):
             waiting = self._slot
             if running:
                 self._slot = item
-                self._changed.notify()
+                self._changed.notify_all()
         if not running:
             self._dropped('stopped')
         elif waiting is not None:
@@ -47,42 +55,59 @@ class Worker(Generic[T]):
         """Run `action` in the thread, after the item in hand and before the next; its result."""
         future: Future = Future()
         with self._changed:
-            running = self._running
-            if running:
+            ended = self._ended
+            if not ended:
                 self._actions.append((action, future))
-                self._changed.notify()
-        return future.result() if running else action()
+                self._changed.notify_all()
+        return action() if ended else future.result()
+
+    def abandon(self, first: Callable[[], None]) -> None:
+        """
+        Leave the thread alone with what it has in hand; a new one goes on with what waits.
+
+        Before that it runs `first`, unless the worker was stopped. The old thread ends when it
+        comes back.
+        """
+        with self._changed:
+            if self._running:
+                self._actions.appendleft((first, Future()))
+            self._thread = self._new_thread()
+            self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what waits, finish the item in hand; False when that took longer than allowed."""
         with self._changed:
             waiting, self._slot = self._slot, None
             self._running = False
-            self._changed.notify()
+            self._changed.notify_all()
+            thread = self._thread
         if waiting is not None:
             self._dropped('stopped')
-        self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        thread.join(timeout_s)
+        return not thread.is_alive()
 
     def _loop(self) -> None:
+        me = threading.current_thread()
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._slot is not None or self._actions or not self._running)
-                actions, self._actions = self._actions, deque()
-                item = None if actions else self._slot
+                self._changed.wait_for(lambda: self._slot is not None or self._actions
+                                       or not self._running or self._thread is not me)
+                if self._thread is not me:
+                    return
+                awaited = self._actions.popleft() if self._actions else None
+                item = None if awaited else self._slot
+                if awaited is None and item is None:  # stopped, and nothing is left to do
+                    self._ended = True
+                    return
                 if item is not None:
                     self._slot = None
-                ending = not self._running
-            for action, future in actions:
-                _settle(action, future)
-            if ending:
-                return
-            if item is not None:
+            if awaited is not None:
+                settle(*awaited)
+            elif item is not None:
                 self._work(item)
 
 
-def _settle(action: Callable[[], Any], future: Future) -> None:
+def settle(action: Callable[[], Any], future: Future) -> None:
     """Run the action and hand its result, or what it raised, to whoever waits for it."""
     try:
         future.set_result(action())

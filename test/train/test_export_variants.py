@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 onnx = pytest.importorskip('onnx', reason='export needs onnx')
 
 from evit_seg.core.bundle import open_bundle, select_variant, self_test  # noqa: E402, I100
-from evit_seg.core.errors import BundleError  # noqa: E402
+from evit_seg.core.errors import BundleError, ConfigError  # noqa: E402
 from evit_seg.core.segmenter import Segmenter  # noqa: E402
 from offline_train import export as export_stage  # noqa: E402
 from offline_train import half as half_module  # noqa: E402
@@ -89,6 +89,40 @@ def test_variants_stand_in_the_order_asked_for(bundle, tmp_path):
     alone = export_stage.export(run, tmp_path / 'alone', precisions=('fp16',))
     assert [p.name for p in alone.folder.glob('*.onnx')] == ['model_fp16.onnx']
     assert self_test(Segmenter.open(str(alone.folder), threads=1)) == 1.0
+
+
+def test_smaller_inputs_stand_behind_the_full_one_and_pass_their_self_test(bundle, tmp_path):
+    run = RunDir.open(bundle.folder.parents[1])
+    sizes = export_stage.export(run, tmp_path / 'sizes', precisions=('fp32', 'fp16'),
+                                also_heights=(32,))
+    assert [(v.file, v.precision, v.input_hw) for v in sizes.manifest.variants] == [
+        ('model.onnx', 'fp32', (64, 96)), ('model_fp16.onnx', 'fp16', (64, 96)),
+        ('model_32.onnx', 'fp32', (32, 64)), ('model_32_fp16.onnx', 'fp16', (32, 64))]
+    assert sizes.manifest.provenance['parity_with_torch_32']['agreement'] >= 0.999
+    assert sizes.manifest.provenance['parity_with_torch_fp16_32']['agreement'] >= 0.995
+    for precision in ('fp32', 'fp16'):
+        small = Segmenter.open(str(sizes.folder), precision=precision, height=32, threads=1)
+        share = sizes.manifest.golden.min_agreement[f'{precision}@32']
+        assert 0 < share < self_test(small) < 1, 'another mask than the golden one, as exported'
+        assert small(np.zeros((48, 80, 3), np.uint8)).mask_HW.shape == (48, 80)
+        compute = small.engine.infer
+        small.engine.infer = lambda image, compute=compute: -compute(image)
+        with pytest.raises(BundleError, match='self-test'):
+            self_test(small)
+
+
+@pytest.mark.parametrize('height', [0, 33, 64, 96])
+def test_a_height_that_is_no_smaller_input_is_refused(bundle, tmp_path, height):
+    run = RunDir.open(bundle.folder.parents[1])
+    with pytest.raises(ConfigError, match='--also-height: expected multiples of 32 below 64'):
+        export_stage.export(run, tmp_path / 'no', also_heights=(height,))
+
+
+def test_proportions_are_kept_as_nearly_as_the_network_allows():
+    full = InputConfig(384, 640)
+    assert [(s.height, s.width) for s in (export_stage.smaller_input(full, rows)
+                                          for rows in (256, 192, 320, 32))] == [
+        (256, 416), (192, 320), (320, 544), (32, 64)]
 
 
 def test_half_takes_bytes_and_gives_floats_in_half_the_space(bundle):
@@ -217,8 +251,8 @@ def test_what_weights_alone_decide_is_computed_in_single_precision():
 
 def test_a_variant_whose_mask_differs_is_refused(bundle, tmp_path, monkeypatch):
     run = RunDir.open(bundle.folder.parents[1])
-    monkeypatch.setattr(export_stage, '_mask', lambda draft, precision, image: np.full(
-        image.shape[:2], precision == 'fp16', np.uint8))
+    monkeypatch.setattr(export_stage, '_mask', lambda draft, variant, image: np.full(
+        image.shape[:2], variant.precision == 'fp16', np.uint8))
     with pytest.raises(BundleError, match=r'0\.0000 of the golden mask agrees in fp16'):
         export_stage.export(run, tmp_path / 'other', precisions=('fp16', 'fp32'))
     assert not (tmp_path / 'other').exists()

@@ -147,6 +147,17 @@ def test_sizes_are_bounded_before_decoding(picture):
     jpeg[start + 5:start + 9] = b'\xff\xff\xff\xff'
     with pytest.raises(FrameError, match='got 65535x65535'):
         decode_compressed(bytes(jpeg))
+    jpeg[start + 5:start + 9] = struct.pack('>HH', 8000, 8000)  # 192 MB out of a few kB
+    with pytest.raises(FrameError, match=r'8000x8000 .* takes at least 125000 bytes'):
+        decode_compressed(bytes(jpeg))
+
+
+def test_the_emptiest_jpeg_is_longer_than_the_least():
+    flat = np.zeros((2000, 3000, 3), np.uint8)
+    for options in ((), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_OPTIMIZE, 1),
+                    (cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_OPTIMIZE, 1)):
+        content = encoded('.jpg', flat, cv2.IMWRITE_JPEG_QUALITY, 1, *options)
+        assert decode_compressed(content).image_HWC.shape == flat.shape
 
 
 @pytest.mark.parametrize(('data', 'message'), [

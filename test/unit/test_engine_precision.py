@@ -5,29 +5,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from evit_seg.core.bundle import open_bundle, read_golden, self_test, write_bundle
+from evit_seg.core.bundle import open_bundle, read_golden, self_test
 from evit_seg.core.engine import load_engine
 from evit_seg.core.errors import BundleError, ConfigError
 from evit_seg.core.segmenter import Segmenter
-import numpy as np
 import onnx
-from onnx import helper, numpy_helper
 import onnxruntime
 import pytest
-from tiny_bundle import tiny_onnx, write_tiny_bundle
+from tiny_bundle import write_tiny_bundle
+from tiny_int8 import quantized_onnx, write_int8
 
 GPUS = ['TensorrtExecutionProvider', 'CUDAExecutionProvider', 'CPUExecutionProvider']
 
 
 @pytest.fixture
-def sessions(monkeypatch):
+def sessions(monkeypatch, tmp_path):
     """Pretend that GPUs are there; return the providers that sessions were asked for."""
     asked = []
 
-    def session(_path, _options, providers):
-        asked.append(providers[0])
+    def session(_path, _options, *, providers, enable_fallback):
+        asked.append(providers[0][0])
         raise RuntimeError('no such device')
 
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: GPUS)
     monkeypatch.setattr(onnxruntime, 'InferenceSession', session)
     return asked
@@ -38,45 +38,6 @@ def load(folder, precision, provider='cpu'):
     bundle = open_bundle(folder)
     variant = replace(bundle.manifest.variants[0], precision=precision)
     return load_engine(bundle, variant=variant, provider=provider)
-
-
-def quantized_onnx(opset=13, ir_version=7):
-    """Return the tiny network with its weights as int8 and its image as uint8 levels."""
-    model = onnx.load_from_string(tiny_onnx())
-    nodes, tensors = model.graph.node, {t.name: t for t in model.graph.initializer}
-    weight = numpy_helper.to_array(tensors['weight'])
-    scale = np.abs(weight).max(axis=(1, 2, 3)) / 127
-    scale[scale == 0] = 1  # of black, whose weights are none
-    levels = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
-    tensors['weight'].CopyFrom(numpy_helper.from_array(levels, 'weight'))
-    constants = {'weight_scale': scale.astype(np.float32), 'weight_zero': np.zeros(14, np.int8),
-                 'image_scale': np.array(1, np.float32), 'image_zero': np.array(0, np.uint8)}
-    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in constants.items())
-    cast, transpose, convolution = nodes
-    convolution.input[0], convolution.input[1] = 'pixels', 'weights'
-    made = [cast, transpose, helper.make_node('QuantizeLinear', ['nchw', 'image_scale',
-                                                                 'image_zero'], ['levels']),
-            helper.make_node('DequantizeLinear', ['levels', 'image_scale', 'image_zero'],
-                             ['pixels']),
-            helper.make_node('DequantizeLinear', ['weight', 'weight_scale', 'weight_zero'],
-                             ['weights'], axis=0), convolution]
-    graph = helper.make_graph(made, 'tiny', model.graph.input, model.graph.output,
-                              model.graph.initializer)
-    quantized = helper.make_model(graph, opset_imports=[helper.make_opsetid('', opset)])
-    quantized.ir_version = ir_version
-    return quantized.SerializeToString()
-
-
-def write_int8(folder, source, content):
-    """Write the tiny bundle with a file of its own as the int8 variant."""
-    bundle = open_bundle(source)
-    manifest = bundle.manifest
-    golden = replace(manifest.golden, min_agreement={'int8': 0.75})
-    variant = replace(manifest.variants[0], file='int8.onnx', precision='int8')
-    files = {name: (source / name).read_bytes() for name in (golden.image, golden.mask)}
-    write_bundle(folder, replace(manifest, variants=(variant,), golden=golden),
-                 {**files, 'int8.onnx': content})
-    return folder
 
 
 @pytest.mark.parametrize('provider', ['cuda', 'tensorrt'])
@@ -105,8 +66,8 @@ def test_what_a_provider_runs_reaches_onnx_runtime(tmp_path, sessions, provider,
     folder = write_tiny_bundle(tmp_path / 'tiny')
     with pytest.raises(BundleError, match='no such device'):
         load(folder, precision, provider)
-    assert sessions == [{'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider',
-                         'tensorrt': 'TensorrtExecutionProvider'}[provider]]
+    assert set(sessions) == {{'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider',
+                              'tensorrt': 'TensorrtExecutionProvider'}[provider]}
 
 
 def test_an_int8_graph_runs_on_the_cpu(tmp_path):

@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 ROS = ('rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'geometry_msgs',
-       'vision_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'cv_bridge', 'launch', 'launch_ros')
+       'vision_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'rosgraph_msgs', 'cv_bridge',
+       'launch', 'launch_ros')
 HEAVY = ('torch', 'timm', 'torchvision', 'onnxruntime', 'openvino', 'rosbags', 'onnx')
 TRAINING = ('torch', 'timm', 'torchvision', 'offline_train')
 STARTS_THE_NODE = ('evit_seg/replay/live.py', 'evit_seg/bench.py')
@@ -21,12 +22,15 @@ NEVER = {
     'evit_seg/core': (*ROS, 'rosbags', 'timm', 'offline_train', 'evit_seg.ros',
                       'evit_seg.replay'),
     'evit_seg/ros': (*TRAINING, 'rosbags', 'evit_seg.replay'),
+    'evit_seg/benchmark': (*TRAINING, 'rosbags', 'evit_seg.replay'),
     'evit_seg/replay': (*TRAINING, *ROS, 'evit_seg.ros'),
     'offline_train': (*ROS, 'evit_seg.ros', 'evit_seg.replay', 'rosbags'),
 }
 # place -> modules it imports inside functions only
 NOT_AT_THE_TOP = {
     'evit_seg/core': HEAVY,
+    'evit_seg/benchmark/[!c]*.py': (*ROS, 'evit_seg.ros'),
+    'evit_seg/benchmark/camera.py': ('evit_seg.ros',),
     'offline_train/data/synth*.py': ('torch', 'timm', 'torchvision', 'offline_train.train'),
     'offline_train/cli.py': (*HEAVY, 'offline_train.train', 'offline_train.export'),
 }
