@@ -127,12 +127,18 @@ class Bag:
         metadata = getattr(getattr(reader, 'storage', None), 'metadata', None)
         return dict(getattr(metadata, 'custom', None) or {})
 
+    @property
+    def topic_types(self) -> dict[str, str]:
+        """Return the type of every topic that has messages, by the topic's name."""
+        return {name: info.msgtype for name, info in self._reader.topics.items()
+                if info.msgtype and info.msgcount}
+
     def messages(self, topics: Sequence[str]) -> Iterator[BagMessage]:
         """
         Yield the messages of the topics in the order of the bag's time.
 
-        A message that cannot be deserialised has content None, and stamp 0; a file that breaks
-        off raises InputError.
+        A message that cannot be deserialised has the error as its content, and stamp 0, as one
+        without a header has; a file that breaks off raises InputError.
         """
         wanted = [c for c in self._reader.connections if c.topic in topics]
         if not wanted:
@@ -153,8 +159,9 @@ class Bag:
             except (AnyReaderError, ValueError, IndexError) as error:
                 yield BagMessage(connection.topic, 0, bag_ns, error)
                 continue
-            stamp = content.header.stamp
-            stamp_ns = int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+            header = getattr(content, 'header', None)
+            stamp_ns = 0 if header is None else \
+                int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
             yield BagMessage(connection.topic, stamp_ns, bag_ns, content)
 
     def choose_image_topic(self, wanted: str | None = None) -> ImageTopic:

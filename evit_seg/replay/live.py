@@ -27,6 +27,7 @@ from evit_seg.replay.annotations import Annotations
 from evit_seg.replay.bag import Bag, BagMessage, ImageTopic, is_16bit
 from evit_seg.replay.live_alerts import events_of
 from evit_seg.replay.live_play import drain, play, wait_until_ready
+from evit_seg.replay.live_position import position_topics, PositionPlayer
 from evit_seg.replay.live_report import live_lines, LiveInput, report_live
 from evit_seg.replay.node_process import NodeFailed, NodeProcess, write_parameters
 from evit_seg.replay.recording import Header, Recording
@@ -36,7 +37,9 @@ import rclpy
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, NavSatFix
+from std_msgs.msg import Float64
 
 DEFAULT_ENVIRONMENT = {
     # Best-effort frames of 2 MB do not arrive at all over Fast DDS's own default transports.
@@ -50,10 +53,16 @@ FIXED_ENVIRONMENT = {
 }
 
 
+OTHER_TYPES = {'fix': NavSatFix, 'heading': Float64, 'height': Float64,
+               'camera_info': CameraInfo}
+PLACE_KEYS = ('alert_id', 'lat', 'lon', 'radius_m', 'geo_note')
+
+
 class Player:
     """The ROS side: publishes frames, hands what comes back to a Recording. Close it."""
 
-    def __init__(self, namespace: str, image: ImageTopic, labels: LabelMap, domain: int) -> None:
+    def __init__(self, namespace: str, image: ImageTopic, labels: LabelMap, domain: int,
+                 others: dict[str, str]) -> None:
         self.recording = Recording()
         self.topic = f'{namespace}/image_raw'
         self._labels = labels
@@ -65,6 +74,13 @@ class Player:
         reliable = ReliabilityPolicy.RELIABLE
         self._publisher = self._node.create_publisher(
             kind, self.topic + suffix, QoSProfile(depth=5, reliability=reliable))
+        # By relative names: they are the node's own, it is in the same namespace.
+        self.others = PositionPlayer(
+            {topic: self._node.create_publisher(OTHER_TYPES[name], name,
+                                                QoSProfile(depth=10, reliability=reliable))
+             for topic, name in others.items()},
+            self._node.create_publisher(Clock, '/clock', QoSProfile(depth=10,
+                                                                    reliability=reliable)))
         self._subscriptions = [
             self._node.create_subscription(*row, QoSProfile(depth=50, reliability=reliable))
             for row in ((Image, f'{self._node_name}/mask', self._on_mask),
@@ -92,7 +108,7 @@ class Player:
 
     def matched(self) -> bool:
         """Tell whether the node listens to us and we to each of its topics."""
-        return self._publisher.get_subscription_count() > 0 and \
+        return self._publisher.get_subscription_count() > 0 and self.others.matched() and \
             all(s.get_publisher_count() > 0 for s in self._subscriptions)
 
     def publish(self, index: int, message: BagMessage) -> None:
@@ -119,7 +135,10 @@ class Player:
         rows = [(status.name, {v.key: v.value for v in status.values})
                 for status in message.status]
         self.recording.note_events(_header(message.header),
-                                   events_of(stamp_ns, rows, self._labels))
+                                   events_of(stamp_ns, rows, self._labels),
+                                   [{'stamp_ns': stamp_ns, 'kind': kind,
+                                     **{key: words[key] for key in PLACE_KEYS}}
+                                    for kind, words in rows])
 
     def _on_report(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -146,7 +165,9 @@ def run_live(args: argparse.Namespace) -> dict[str, Any]:
         given = LiveInput.open(bag, image, stamps, args.model, args.params,
                                Annotations.read(args.objects, args.events)
                                if args.objects else None, args.min_height_px)
-        player = Player(namespace, image, given.labels, domain)
+        others, notes = position_topics(bag, image)
+        player = Player(namespace, image, given.labels, domain, others)
+        player.recording.notes += notes
         node = None
         try:
             parameters = write_parameters(args.out / 'parameters.yaml',
@@ -156,7 +177,7 @@ def run_live(args: argparse.Namespace) -> dict[str, Any]:
                                environment={'ROS_DOMAIN_ID': str(domain)},
                                log=args.out / 'node.log')
             wait_until_ready(player, node)
-            play(player, node, bag, image, args.rate, lockstep=args.lockstep,
+            play(player, node, bag, image, args.rate, others=list(others), lockstep=args.lockstep,
                  progress=not args.quiet)
             drain(player, node)
             code = node.stop()
@@ -177,6 +198,7 @@ def node_parameters(args: argparse.Namespace, given: LiveInput,
     """Return what this run sets on the node, above its parameter file."""
     parameters: dict[str, Any] = {
         'model': str(given.bundle.folder),
+        'use_sim_time': True,  # the player tells the time of the bag on /clock
         'image.transport': 'compressed' if image.compressed else 'raw',
         'image.reliability': 'reliable' if args.reliable else 'best_effort'}
     if args.threads is not None:

@@ -3,6 +3,7 @@
 """The course of a live run: wait for each other, play in time, wait for the last answers."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 import time
 from typing import Protocol
 
@@ -20,14 +21,30 @@ LOCKSTEP_TIMEOUT_S = 10.0
 LATE_S = 0.02
 """A frame published this much later than it was due counts as late."""
 POLL_S = 0.05
+TICK_S = 0.02
+"""How often the time of the bag is told while nothing else is to be published."""
 REPORT_EVERY_S = 1.0
 """How often the node reports; twice that is waited for before the next look."""
+
+
+class Others(Protocol):
+    """What is published beside the images."""
+
+    def tell_time(self, bag_ns: int) -> None:
+        """Publish the time of the bag."""
+
+    def publish(self, message: BagMessage) -> None:
+        """Publish one message of the bag."""
 
 
 class Link(Protocol):
     """The way to the node: what is published, what is recorded."""
 
     recording: Recording
+
+    @property
+    def others(self) -> Others:
+        """Return what publishes the topics beside the images."""
 
     def matched(self) -> bool:
         """Tell whether the node listens to us and we to each of its topics."""
@@ -74,25 +91,31 @@ def wait_until_ready(link: Link, node: Process) -> None:
 
 
 def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
-         lockstep: bool = False, progress: bool = False) -> None:
+         others: Sequence[str] = (), lockstep: bool = False, progress: bool = False) -> None:
     """
     Publish the frames at `rate` times the pace at which they were recorded.
 
-    With `lockstep`, none before the one before it is answered, or given up. Messages that cannot
-    be deserialised cannot be sent on; bag_eval counts them.
+    With them, the messages of the topics `others` and the time of the bag. With `lockstep`, no
+    frame before the one before it is answered, or given up. Messages that cannot be deserialised
+    cannot be sent on; bag_eval counts them.
     """
     recording = link.recording
     start: tuple[float, int] | None = None
-    for index, message in enumerate(tqdm(
-            bag.messages([image.name]), total=image.messages, unit='frame', desc='live',
-            disable=None if progress else True)):
+    index = -1
+    bar = tqdm(total=image.messages, unit='frame', desc='live', disable=None if progress else True)
+    for message in bag.messages([image.name, *others]):
+        if message.topic == image.name:
+            index += 1
+            bar.update()
         if isinstance(message.content, Exception):
             continue
         start = start or (time.monotonic(), message.bag_ns)
-        early_s = start[0] + (message.bag_ns - start[1]) / 1e9 / rate - time.monotonic()
-        if early_s > 0:
-            time.sleep(early_s)
-        elif early_s < -LATE_S and not lockstep:
+        due_s = start[0] + (message.bag_ns - start[1]) / 1e9 / rate
+        late_s = _wait_until_due(link.others, due_s, message.bag_ns, rate)
+        if message.topic != image.name:
+            link.others.publish(message)
+            continue
+        if late_s > LATE_S and not lockstep:
             recording.late_frames += 1
         link.publish(index, message)
         if lockstep:
@@ -100,8 +123,19 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
         node.check()
         recording.check()
         node.sample_memory()
-    if start is None:
+    bar.close()
+    if not recording.sent_s:
         raise InputError(f'{bag.path}: no message of {image.name} can be deserialised')
+
+
+def _wait_until_due(others: Others, due_s: float, bag_ns: int, rate: float) -> float:
+    """Wait for a message's turn, telling the time of the bag; return how late it is, in s."""
+    while True:
+        early_s = due_s - time.monotonic()
+        others.tell_time(bag_ns - max(0, round(early_s * rate * 1e9)))
+        if early_s <= 0:
+            return -early_s
+        time.sleep(min(early_s, TICK_S))
 
 
 def drain(link: Link, node: Process) -> None:

@@ -92,6 +92,7 @@ def report_live(given: LiveInput, recording: Recording, rate: float,
         'notes': notes + _notes(recording),
         'scores': accuracies(pictures.scores, given.labels),
         'alerts': alert_timeline([event for _, event in recording.events], stamps_ns[0]),
+        'places': recording.places,
         'appearances': given.annotations.score(frames, given.rules, given.min_height_px)
         if given.annotations else None,
         'timing': _timing(recording, node_rss_mb),
@@ -113,7 +114,7 @@ def _counts(recording: Recording) -> dict[str, Any]:
 
 
 def _notes(recording: Recording) -> list[str]:
-    notes = []
+    notes = list(recording.notes)
     if recording.wrong_headers:
         notes.append(f'{len(recording.wrong_headers)} answers have a header that was never sent; '
                      f'the first: {recording.wrong_headers[0]}')
@@ -158,7 +159,11 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     miou = scores and scores['dataset']['miou']
     yield f'mIoU     {miou:.3f}' if miou else 'mIoU     no ground truth'
     raised = sum(event['kind'] == 'raised' for event in report['alerts'])
-    yield f'alerts   {raised} raised'
+    placed = sum(place['kind'] == 'raised' and not place['geo_note']
+                 for place in report['places'])
+    yield f'alerts   {raised} raised, {placed} of them geotagged'
+    why = sorted({place['geo_note'] for place in report['places'] if place['geo_note']})
+    yield from (f'         {note}' for note in why[:1])
     for score in report['appearances'] or ():
         yield f'         {appearance_line(score)}'
     yield f'files    {", ".join(report["files"])}'

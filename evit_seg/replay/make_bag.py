@@ -115,8 +115,8 @@ def write_bag(source: ImageFolder | VideoFile, out: Path, *, rate_hz: float | No
 def _notes_on_gaps(counts: dict[str, int], topics: Topics, frames: int) -> list[str]:
     notes = []
     if topics.camera_info not in counts:
-        notes.append('no camera_info: it takes a focal length in frames.csv and a sensor width '
-                     '(there, or --sensor-width-mm)')
+        notes.append('no camera_info is written, and geotags need it: it takes a focal length in '
+                     'frames.csv and a sensor width (there, or --sensor-width-mm)')
     if 0 < counts.get(topics.label, 0) < frames:
         notes.append(f'{frames - counts[topics.label]} of {frames} frames have no mask')
     return notes
@@ -136,7 +136,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--compressed', choices=('jpeg', 'png'),
                         help='write <topic>/compressed instead of raw images')
     parser.add_argument('--sensor-width-mm', type=float, metavar='MM',
-                        help='for camera_info; default: the column of frames.csv')
+                        help='for camera_info, which geotags need; default: the column of '
+                             'frames.csv')
     parser.add_argument('--quiet', action='store_true', help='no progress bar')
     return parser
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import tempfile
 import threading
-from typing import IO
+from typing import Any, IO
 
 import cv2
 from evit_seg.core.alerts import Alert, AlertEvent
@@ -68,6 +68,10 @@ class Recording:
         self.late_frames = 0
         self.events: list[tuple[int, AlertEvent]] = []
         """With the frame that brought each."""
+        self.places: list[dict[str, Any]] = []
+        """What each event says of the place of its alert, in the node's own words."""
+        self.notes: list[str] = []
+        """What the user should know of what is played."""
         self.report = Report()
         self.fault: Exception | None = None
         self.masks = MaskSpool()
@@ -89,9 +93,11 @@ class Recording:
                 self.masks.put(index, mask_HW)
             self.changed.notify_all()
 
-    def note_events(self, header: Header, events: list[AlertEvent]) -> None:
-        """Note the alert events of one frame."""
+    def note_events(self, header: Header, events: list[AlertEvent],
+                    places: list[dict[str, Any]]) -> None:
+        """Note the alert events of one frame, and where they say the alerts lie."""
         with self.changed:
+            self.places += places
             index = self._index_of('alert_events', header)
             if index is not None:
                 self.events += [(index, event) for event in events]

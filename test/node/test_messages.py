@@ -16,10 +16,10 @@ from evit_seg.core.regions import Region  # noqa: E402
 from evit_seg.ros.alert_messages import (  # noqa: E402
     detection_array,
     event_array,
+    GeoWords,
     import_vision_msgs,
     label_info,
 )
-from evit_seg.ros.board import resident_mb, temperatures_c  # noqa: E402
 from evit_seg.ros.diagnostics import Condition, judge, Rates  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
@@ -27,6 +27,9 @@ HEADER = Header(frame_id='camera')
 ALERT = Alert('person-3', 10, 'person', (Region(10, 20, 31, 40, 800.0, 0.75),
                                          Region(100, 0, 5, 6, 30.25, 0.9)),
               1_700_000_000_000_000_001, -5)
+
+
+WORDS = GeoWords('46.8426071 nan', '-91.9945599 nan', '7.5 nan', 'not geotagged: region 2: why')
 
 
 class Strict:
@@ -66,7 +69,8 @@ def vision_msgs_4():
 
 def test_an_event_says_everything_in_core_messages():
     array = event_array(HEADER, [AlertEvent('updated', ALERT, 'ACTIVE', 7),
-                                 AlertEvent('reset', ALERT, 'IDLE', 7)])
+                                 AlertEvent('reset', ALERT, 'IDLE', 7)],
+                        lambda alert: WORDS)
     assert array.header == HEADER
     updated, reset = array.status
     assert (updated.name, updated.level) == ('updated', DiagnosticStatus.WARN)
@@ -74,8 +78,9 @@ def test_an_event_says_everything_in_core_messages():
     assert {pair.key: pair.value for pair in updated.values} == {
         'alert_id': 'person-3', 'class': 'person', 'state': 'ACTIVE', 'pixels': '830.2',
         'regions': '2', 'confidence': '0.900', 'first_seen': '1700000000.000000001',
-        'last_seen': '-0.000000005', 'bbox': '10,20,31,40 100,0,5,6', 'lat': '', 'lon': '',
-        'radius_m': '', 'geo_note': 'not geotagged: this node does not read positions yet'}
+        'last_seen': '-0.000000005', 'bbox': '10,20,31,40 100,0,5,6', 'lat': '46.8426071 nan',
+        'lon': '-91.9945599 nan', 'radius_m': '7.5 nan',
+        'geo_note': 'not geotagged: region 2: why'}
 
 
 @pytest.mark.parametrize('vision', [vision_msgs_4(), pytest.param(
@@ -106,11 +111,18 @@ OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.E
     (Condition('inactive'), WARN, 'not running: the node is inactive'),
     (Condition('active', enabled=False), WARN, 'not running: switched off'),
     (Condition('active', fault='boom'), ERROR, 'not running: every frame fails: boom'),
+    (Condition('active', hang='the engine hangs'), ERROR, 'not running: the engine hangs'),
+    (Condition('active', hang='the engine hangs', enabled=False), ERROR,
+     'not running: the engine hangs'),
+    (Condition('active', last_outcome='failed', last_complaint='the engine hangs'), WARN,
+     'no answer to the last frame: the engine hangs'),
+    (Condition('active', last_outcome='processed', timeless=True), WARN,
+     'degraded: use_sim_time is set, but nothing comes on /clock'),
     (Condition('active', quiet_s=2.1, silent_because='nobody'), WARN, 'no frames for 2.1 s'),
     (Condition('active', busy_s=9.0), WARN, 'no answer: '),
     (Condition('active', last_outcome='too_old', last_complaint='9 s'), WARN,
      'frames too old: 9 s'),
-    (Condition('active', last_outcome='processed', mode='every 2nd frame'), WARN,
+    (Condition('active', last_outcome='processed', mode='degraded: every 2nd frame'), WARN,
      'degraded: every 2nd frame'),
     (Condition('active', last_outcome='processed', active_alerts=('person-1',)), OK,
      'running: active alerts: person-1'),
@@ -127,15 +139,3 @@ def test_rates_between_two_reports():
     assert rates.update(10.0, {'received': 5}) == {'received': 0.0}
     assert rates.update(12.0, {'received': 65}) == {'received': 30.0}
     assert rates.update(12.0, {'received': 70}) == {'received': 0.0}
-
-
-def test_the_board_tells_what_it_can(tmp_path):
-    assert resident_mb() > 1
-    assert resident_mb(tmp_path / 'none') is None
-    for name, kind_of, text in (('thermal_zone0', 'cpu-thermal', '48250'),
-                                ('thermal_zone1', 'gpu-thermal', '-1500'),
-                                ('thermal_zone2', 'asleep', '')):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / 'type').write_text(f'{kind_of}\n')
-        (tmp_path / name / 'temp').write_text(f'{text}\n')
-    assert temperatures_c(tmp_path) == {'cpu-thermal': 48.25, 'gpu-thermal': -1.5}

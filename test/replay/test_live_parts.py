@@ -40,6 +40,20 @@ class FakeNode:
         return 'last words'
 
 
+class FakeOthers:
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.times_ns: list[int] = []
+        self.published: list[tuple[str, float]] = []
+
+    def tell_time(self, bag_ns: int) -> None:
+        self.times_ns.append(bag_ns)
+
+    def publish(self, message) -> None:
+        self.published.append((message.topic, message.content.data))
+
+
 class FakeLink:
     """A link whose other side reports whenever it is asked whether it has matched."""
 
@@ -49,6 +63,7 @@ class FakeLink:
         self.matches_at = matches_at
         self.asked = 0
         self.published: list[int] = []
+        self.others = FakeOthers()
 
     def matched(self) -> bool:
         self.asked += 1
@@ -145,6 +160,39 @@ def test_play_sends_every_frame_in_order(tmp_path, lockstep):
     assert node.samples == 5
 
 
+def test_headings_and_the_time_are_played_with_the_frames(tmp_path):
+    (tmp_path / 'images').mkdir()
+    rows = ['file,time_s,yaw_deg,relative_altitude_m']
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / 'images' / f'{i}.png'), np.full((4, 4, 3), i, np.uint8))
+        rows.append(f'{i}.png,{i / 2},{i},{40 + i}')
+    (tmp_path / 'images' / 'frames.csv').write_text('\n'.join(rows))
+    make_bag.main([str(tmp_path / 'images'), '--out', str(tmp_path / 'bag')])
+    link = FakeLink()
+    with Bag(tmp_path / 'bag') as bag:
+        image = bag.choose_image_topic()
+        live_play.play(link, FakeNode(), bag, image, 10.0, others=['/heading', '/height'])
+        stamps_ns = [message.stamp_ns for message in bag.messages([image.name])]
+    assert link.published == list(range(4))
+    assert link.others.published == [pair for i in range(4) for pair in (
+        ('/heading', float(i)), ('/height', 40.0 + i))]
+    assert link.others.times_ns == sorted(link.others.times_ns)
+    assert set(stamps_ns) <= set(link.others.times_ns)
+
+
+def test_the_time_goes_on_while_nothing_is_to_be_published(monkeypatch):
+    now_s = [100.0]
+    monkeypatch.setattr(live_play.time, 'monotonic', lambda: now_s[0])
+    monkeypatch.setattr(live_play.time, 'sleep', lambda s: now_s.append(now_s.pop() + s))
+    others = FakeOthers()
+    late_s = live_play._wait_until_due(others, 100.05, 10 ** 9, 2.0)
+    assert late_s == pytest.approx(0.0, abs=1e-9)
+    assert others.times_ns == pytest.approx(
+        [900_000_000, 940_000_000, 980_000_000, 1_000_000_000])
+    assert live_play._wait_until_due(others, 99.0, 2 * 10 ** 9, 2.0) == pytest.approx(1.05)
+    assert others.times_ns[-1] == 2 * 10 ** 9
+
+
 def test_an_answer_nobody_asked_for_is_a_wrong_header():
     recording = Recording()
     mask = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -192,8 +240,8 @@ def test_an_alert_is_carried_until_it_clears():
         recording.note_sent(index, (0, index, 'c'), 0.0)
         if index != 3:
             recording.note_mask((0, index, 'c'), np.zeros((2, 2), np.uint8), 1.0)
-    recording.note_events((0, 1, 'c'), events_of(1, [('raised', values())], LABELS))
-    recording.note_events((0, 5, 'c'), events_of(5, [('cleared', values())], LABELS))
+    recording.note_events((0, 1, 'c'), events_of(1, [('raised', values())], LABELS), [])
+    recording.note_events((0, 5, 'c'), events_of(5, [('cleared', values())], LABELS), [])
     alerts = recording.alerts_by_frame(6)
     assert {index: len(active) for index, active in alerts.items()} == \
         {0: 0, 1: 1, 2: 1, 4: 1, 5: 0}

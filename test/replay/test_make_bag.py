@@ -132,7 +132,7 @@ def test_a_flat_folder_without_table_gets_the_default_rate(tmp_path, capsys):
     assert main([str(folder / 'IMG'), '--out', str(tmp_path / 'bag'), '--quiet']) == 0
     out = capsys.readouterr().out
     assert 'no times; the bag has 10 Hz' in out
-    assert 'no camera_info' in out
+    assert 'no camera_info is written, and geotags need it' in out
     assert list(read_all(tmp_path / 'bag')) == ['/camera/image_raw']
 
 
@@ -219,3 +219,30 @@ def test_brighton_beach_keeps_its_dates_without_a_rate(tmp_path):
     images = read_all(tmp_path / 'bag')['/camera/image_raw/compressed']
     assert images[0][1].header.stamp.sec == 1466699519  # 2016-06-23 16:31:59, as if UTC
     assert images[1][1].header.stamp.sec - images[0][1].header.stamp.sec == 7
+
+
+def test_the_table_of_a_real_flight_becomes_the_topics_of_geotags(tmp_path, capsys):
+    folder = write_flight(tmp_path / 'flight', table=False, masks=False)
+    rows = ['file,time_local,latitude_deg,longitude_deg,altitude_m,relative_altitude_m,yaw_deg,'
+            'gimbal_pitch_deg,focal_length_mm']
+    rows += [f'f{i:03}.png,2016:06:23 16:31:5{i},46.8426071,-91.994559{i},198.309,+39.8{i},'
+             f'-138.7{i},-89.90,3.61' for i in range(4)]
+    (folder / 'frames.csv').write_text('\n'.join(rows) + '\n')
+    assert main([str(folder), '--out', str(tmp_path / 'without'), '--quiet']) == 0
+    assert 'no camera_info is written, and geotags need it' in capsys.readouterr().out
+    assert '/camera/camera_info' not in read_all(tmp_path / 'without')
+    assert main([str(folder), '--out', str(tmp_path / 'with'), '--quiet', '--sensor-width-mm',
+                 '6.2']) == 0
+    assert 'no camera_info' not in capsys.readouterr().out
+    content = read_all(tmp_path / 'with')
+    for i, (bag_ns, image) in enumerate(content['/camera/image_raw']):
+        rows = {topic: content[topic][i] for topic in ('/fix', '/heading', '/height',
+                                                       '/camera/camera_info')}
+        assert {at_ns for at_ns, _ in rows.values()} == {bag_ns}
+        fix, info = rows['/fix'][1], rows['/camera/camera_info'][1]
+        assert fix.header == info.header == image.header
+        assert (fix.status.status, fix.position_covariance_type) == (0, 0)
+        assert (fix.latitude, fix.longitude) == (46.8426071, float(f'-91.994559{i}'))
+        assert rows['/heading'][1].data == pytest.approx(221.3 - i / 100)
+        assert rows['/height'][1].data == pytest.approx(39.8 + i / 100)
+        assert info.k[0] == pytest.approx(3.61 / 6.2 * 64)
