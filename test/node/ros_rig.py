@@ -12,6 +12,7 @@ import time
 
 from builtin_interfaces.msg import Time
 from evit_seg.core.engine import load_engine
+from evit_seg.core.errors import EngineHang, EvitSegError
 from evit_seg.ros.node import SegNode
 from evit_seg.ros.pipeline import Clocks
 from lifecycle_msgs.msg import Transition
@@ -96,12 +97,15 @@ class GatedEngine:
 
 
 class Gates:
-    """Loads real engines behind gates; the newest is `engine`."""
+    """Loads real engines behind gates, when `may_load`; the newest is `engine`."""
 
     def __init__(self):
         self.engines = []
+        self.may_load = threading.Event()
+        self.may_load.set()
 
     def __call__(self, *args, **options):
+        assert self.may_load.wait(DEADLINE_S)
         self.engines.append(GatedEngine(load_engine(*args, **options)))
         return self.engines[-1]
 
@@ -119,6 +123,7 @@ class Rig:
         self.domain = next_domain()
         rclpy.init(context=self.context, domain_id=self.domain)
         self._spun = []
+        self.ended_by = []
         self.node = None
         self.client = self._spin(rclpy.create_node('client', context=self.context))
         self.gates = Gates()
@@ -131,10 +136,13 @@ class Rig:
         self._spun.append((node, executor, thread))
         return node
 
-    @staticmethod
-    def _run(executor):
-        with contextlib.suppress(ExternalShutdownException):
+    def _run(self, executor):
+        try:
             executor.spin()
+        except ExternalShutdownException:
+            pass
+        except EvitSegError as error:  # what main makes the process's exit code of
+            self.ended_by.append(error)
 
     def make_node(self, clock=None, namespace=None, **parameters):
         """Make the node, not started; parameters with `__` for the dot."""
@@ -212,13 +220,15 @@ class Rig:
             transition=Transition(id=transition))).success
 
     def close(self):
+        self.gates.may_load.set()
         for engine in self.gates.engines:
             engine.open()
         for _, executor, thread in self._spun:
             executor.shutdown()
             thread.join(DEADLINE_S)
         if self.node is not None:
-            self.node.close()
+            with contextlib.suppress(EngineHang):
+                self.node.close()
             self.node.destroy_node()
         self.client.destroy_node()
         self.context.try_shutdown()

@@ -85,7 +85,7 @@ def test_the_sentences_of_a_running_node(rig):
 
 def test_an_engine_that_does_not_come_back_is_said(rig):
     clock = FakeClock()
-    rig.start_node(clock=clock)
+    rig.start_node(clock=clock, engine__hang_after_s=0)  # never given up
     report = Watch(rig)
     publish = rig.camera()
     rig.gates.engine.shut()

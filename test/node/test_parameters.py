@@ -62,7 +62,7 @@ def test_a_class_overrides_the_default_of_all():
     ('image.max_age_s', '1', "expected float, got '1'"),
     ('engine.threads', 1.0, 'expected int, got 1.0'),
     ('engine.threads', False, 'expected int, got False'),
-    ('engine.name', 'caffe', "engine.name: expected onnxruntime, got 'caffe'"),
+    ('engine.name', 'caffe', "expected onnxruntime, openvino, torchscript, got 'caffe'"),
     ('mask.size', 'big', "mask.size: expected source, network, got 'big'"),
     ('mask.confidence', 1, 'expected bool, got 1'),
     ('model', 7, 'model: expected string, got 7'),
@@ -74,7 +74,8 @@ def test_a_class_overrides_the_default_of_all():
     ('image.max_ag_s', 1.0, "unknown parameter 'image.max_ag_s'; did you mean 'image.max_age_s'?"),
     ('alert.persn.min_pixels', 1.0, "did you mean 'alert.person.min_pixels'?"),
     ('alert.avalanche.min_pixels', 1.0, "'avalanche' is not in alert.classes"),
-    ('budget.latency_ms', 50.0, "unknown parameter 'budget.latency_ms'"),
+    ('budget.latency', 50.0, "unknown parameter 'budget.latency'; did you mean "
+     "'budget.latency_ms'?"),
 ])
 def test_what_does_not_fit_is_said(name, value, said):
     with pytest.raises(ConfigError) as caught:

@@ -85,3 +85,37 @@ def test_stop_finishes_the_item_in_hand_and_drops_the_waiting_one(bench):
     assert bench.worker.stop(DEADLINE_S)
     assert bench.done == ['a']
     assert bench.worker.between(lambda: 'in this thread') == 'in this thread'
+
+
+def test_an_abandoned_thread_takes_nothing_more(bench):
+    bench.worker.offer('a')
+    bench.wait_taken()
+    bench.worker.offer('b')
+    old, order = bench.worker._thread, []
+    bench.worker.abandon(lambda: order.append(list(bench.taken)))
+    bench.wait_taken()
+    assert (order, bench.taken) == ([['a']], ['a', 'b']), 'first the action, then what waited'
+    for _ in range(2):
+        bench.gate.release()
+    old.join(DEADLINE_S)
+    assert not old.is_alive()
+    bench.worker.offer('c')
+    bench.wait_taken()
+    bench.gate.release()
+    assert bench.worker.between(lambda: sorted(bench.done)) == ['a', 'b', 'c']
+
+
+def test_who_waits_for_an_action_is_answered_when_a_stopped_worker_is_abandoned(bench):
+    bench.worker.offer('a')
+    bench.wait_taken()
+    answers, skipped = [], []
+    caller = threading.Thread(
+        target=lambda: answers.append(bench.worker.between(lambda: 'answered')))
+    caller.start()
+    while not bench.worker._actions:
+        threading.Event().wait(0.001)
+    assert not bench.worker.stop(0.0)
+    bench.worker.abandon(lambda: skipped.append(1))
+    assert bench.worker.stop(DEADLINE_S)
+    caller.join(DEADLINE_S)
+    assert (answers, skipped) == (['answered'], [])
