@@ -108,13 +108,13 @@ def test_every_kind_of_end_is_counted_once(rig):
     publish(raw_message(image_HWC, clock.ns))                        # disabled
     assert rig.node.counters.snapshot() == {
         'received': 7, 'in_work': 2, 'processed': 0, 'replaced': 3, 'too_old': 1, 'malformed': 0,
-        'disabled': 1, 'failed': 0}
+        'disabled': 1, 'failed': 0, 'skipped': 0}
     rig.call(SetBool, '/seg_node/enable', SetBool.Request(data=True))
     engine.open()
     rig.wait_count('in_work', 0)
     assert rig.node.counters.snapshot() == {
         'received': 7, 'in_work': 0, 'processed': 1, 'replaced': 3, 'too_old': 1, 'malformed': 1,
-        'disabled': 1, 'failed': 0}
+        'disabled': 1, 'failed': 0, 'skipped': 0}
 
 
 def test_a_frame_that_waits_when_the_node_is_deactivated_is_counted(rig):
