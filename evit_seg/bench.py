@@ -6,11 +6,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+import subprocess
 import sys
 import time
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import cv2
+from evit_seg.benchmark.arguments import add_node_arguments, node_bench
+from evit_seg.benchmark.node import bench_node
+from evit_seg.benchmark.table import node_table
+from evit_seg.core.engine import ENGINES
 from evit_seg.core.errors import ConfigError, EvitSegError
 from evit_seg.core.health import StageTimes
 from evit_seg.core.machine import machine_facts, process_memory_mb
@@ -32,9 +37,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the benchmarks that were asked for, print their tables; returns the exit code."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if not args.pre_post and args.model is None:
-        parser.error('nothing to measure: give --pre-post, --model NAME_OR_PATH or both')
-    result: Dict[str, Any] = {'machine': machine_facts()}
+    if not args.pre_post and args.model is None and args.node is None:
+        parser.error('nothing to measure: give --pre-post, --model NAME_OR_PATH or '
+                     '--node NAME_OR_PATH')
+    result: Dict[str, Any] = {'machine': machine_facts(), 'commit': source_commit()}
     try:
         size_hw = None if args.size is None else _parse_size(args.size)
         if args.pre_post:
@@ -44,14 +50,34 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             print(pre_post_table(result['pre_post']))
         if args.model is not None:
             result['model'] = bench_model(args.model, size_hw or MODEL_HW, runs=args.runs,
-                                          threads=args.threads, provider=args.provider)
+                                          engine=args.engine, threads=args.threads,
+                                          provider=args.provider, precision=args.precision)
             print(model_table(result['model']))
+        if args.node is not None:
+            result['node'] = bench_node(node_bench(args, size_hw))
+            print(node_table(result['node']))
     except EvitSegError as error:
         print(f'bench: {error}', file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print('bench: interrupted', file=sys.stderr)
+        return 130
     if args.json is not None:
         args.json.write_text(json.dumps(result, indent=2) + '\n', encoding='utf-8')
     return 0
+
+
+def source_commit() -> Optional[str]:
+    """Return the git commit this file is of, with '-dirty' behind it where files differ."""
+    here = Path(__file__).resolve()
+    try:
+        for question in (['ls-files', '--error-unmatch', here.name],
+                         ['describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']):
+            said = subprocess.run(['git', '-C', str(here.parent), *question], text=True,
+                                  check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):  # no git, or no checkout
+        return None
+    return said.stdout.strip()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,17 +87,23 @@ def _parser() -> argparse.ArgumentParser:
                         help='pre- and post-processing beside the textbook path, in one run')
     parser.add_argument('--model', metavar='NAME_OR_PATH',
                         help='stage times, frames/s and memory of the bare Segmenter')
+    parser.add_argument('--node', metavar='NAME_OR_PATH',
+                        help='the node over ROS 2 beside the bare Segmenter; see below')
     parser.add_argument('--size', metavar='WxH', help='frame size (default: 512x512 and '
-                        '1920x1080 for --pre-post, 1280x720 for --model)')
+                        '1920x1080 for --pre-post, 1280x720 for --model, 512x512 for --node)')
     parser.add_argument('--stride', type=int, default=8, choices=(4, 8, 16, 32),
                         help='network pixels per grid cell for --pre-post (default: %(default)s)')
     parser.add_argument('--runs', type=_positive, default=50,
                         help='frames per measurement (default: %(default)s)')
     parser.add_argument('--threads', type=int, default=0,
-                        help="the engine's threads for --model (default: 0, it decides)")
+                        help="the engine's threads (default: 0, it decides)")
+    parser.add_argument('--engine', choices=ENGINES, default=ENGINES[0],
+                        help='what runs the network (default: %(default)s)')
     parser.add_argument('--provider', default='cpu',
-                        help="the engine's provider for --model (default: %(default)s)")
+                        help="the engine's provider (default: %(default)s)")
+    parser.add_argument('--precision', help='variant of the bundle (default: the first)')
     parser.add_argument('--json', type=Path, metavar='OUT', help='write all figures to this file')
+    add_node_arguments(parser)
     return parser
 
 
@@ -186,9 +218,11 @@ def _in_turns(contenders: Mapping[str, Callable[[], Any]], runs: int) -> Dict[st
 
 
 def bench_model(name_or_path: str, source_hw: Tuple[int, int], *, runs: int = 50,
-                threads: int = 0, provider: str = 'cpu') -> Dict[str, Any]:
+                engine: str = 'onnxruntime', threads: int = 0, provider: str = 'cpu',
+                precision: Optional[str] = None) -> Dict[str, Any]:
     """Time the bare Segmenter on frames of one size, mask at source size; ms, frames/s, MB."""
-    segmenter = Segmenter.open(name_or_path, threads=threads, provider=provider)
+    segmenter = Segmenter.open(name_or_path, engine=engine, threads=threads, provider=provider,
+                               precision=precision)
     try:
         segmenter.warm_up()
         frames = np.random.default_rng(0).integers(0, 256, (4, *source_hw, 3), dtype=np.uint8)
@@ -198,10 +232,10 @@ def bench_model(name_or_path: str, source_hw: Tuple[int, int], *, runs: int = 50
             stage_ms = segmenter(frames[number % len(frames)], 'bgr').stage_ms
             times.add({**stage_ms, 'total': sum(stage_ms.values())})
         elapsed_s = time.perf_counter() - begin_s
-        engine = segmenter.engine
+        loaded = segmenter.engine
         return {'name': segmenter.manifest.name, 'sha256': segmenter.bundle.sha256,
-                'engine': engine.name, 'provider': engine.provider,
-                'precision': engine.precision, 'input_hw': list(engine.input_hw),
+                'engine': loaded.name, 'provider': loaded.provider,
+                'precision': loaded.precision, 'input_hw': list(loaded.input_hw),
                 'height': source_hw[0], 'width': source_hw[1], 'runs': runs,
                 'frames_per_s': runs / elapsed_s, 'rss_mb': process_memory_mb()['rss'],
                 'stages': {stage: {'p50_ms': summary.p50_ms, 'p95_ms': summary.p95_ms}

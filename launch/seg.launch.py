@@ -6,7 +6,8 @@ Start seg_node on a camera topic.
 ros2 launch evit_seg seg.launch.py image_topic:=/camera/image_raw
 
 Only what was given on the command line is passed on: the values that nobody gave are those of
-the parameter file, and what the file leaves out are the node's own. Nothing is fetched.
+the parameter file, and what the file leaves out are the node's own. Nothing is fetched. One thing
+is set that nobody gave: the transport that large images want, see the argument large_data.
 """
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ from typing import Any, List
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
+from launch.substitutions import EnvironmentVariable, LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 NOT_GIVEN = ''
+TRANSPORTS = 'FASTDDS_BUILTIN_TRANSPORTS'
 ARGUMENTS = {
     'image_topic': 'Camera topic to segment; with image.transport: compressed still the base '
                    'name, without /compressed. Default: image_raw in the namespace.',
@@ -28,8 +30,10 @@ ARGUMENTS = {
     'namespace': "Namespace of the node, such as a drone's name.",
     'log_level': 'debug, info, warn, error or fatal.',
     'use_sim_time': 'true to take the time from /clock, as when a bag is played.',
-    'large_data': 'true for the transport that large images want between processes '
-                  "(FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA); the camera's process needs it too.",
+    'large_data': f'false to leave {TRANSPORTS} as it is. Default: the node gets LARGE_DATA, the '
+                  'transport of Fast DDS for large images, unless the variable is set already. '
+                  "The camera's process needs the same, and so does every process on another "
+                  'machine that speaks with the node.',
 }
 
 
@@ -51,8 +55,9 @@ def start_node(context: LaunchContext) -> List[Any]:
         options['namespace'] = given['namespace']
     if 'log_level' in given:
         options['ros_arguments'] = ['--log-level', given['log_level']]
-    if _true('large_data', given):
-        options['additional_env'] = {'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}
+    already = EnvironmentVariable(TRANSPORTS, default_value=NOT_GIVEN).perform(context)
+    if _true('large_data', given, 'true') and not already:
+        options['additional_env'] = {TRANSPORTS: 'LARGE_DATA'}
     return [Node(package='evit_seg', executable='seg_node', output='screen',
                  parameters=parameters(given), **options)]
 
@@ -65,13 +70,13 @@ def parameters(given: dict) -> List[Any]:
     if 'model' in given:  # a bundle may be called 123: it stays a string
         chosen['model'] = ParameterValue(given['model'], value_type=str)
     if 'use_sim_time' in given:
-        chosen['use_sim_time'] = _true('use_sim_time', given)
+        chosen['use_sim_time'] = _true('use_sim_time', given, 'false')
     files = [given.get('params_file', str(default_file))]
     return files + [chosen] if chosen else files
 
 
-def _true(name: str, given: dict) -> bool:
-    value = given.get(name, 'false').lower()
+def _true(name: str, given: dict, default: str) -> bool:
+    value = given.get(name, default).lower()
     if value not in ('true', 'false'):
         raise ValueError(f'launch argument {name}: expected true or false, got {value!r}')
     return value == 'true'

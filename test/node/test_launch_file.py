@@ -26,14 +26,17 @@ class Argument:
         self.name, self.default_value, self.description = name, default_value, description
 
 
-def stand_in(monkeypatch, given):
+def stand_in(monkeypatch, given, environment):
     """Put a stand-in for launch and launch_ros in place; `given` is the command line."""
     modules = {
         'launch': {'LaunchContext': object, 'LaunchDescription': list},
         'launch.actions': {'DeclareLaunchArgument': Argument,
                            'OpaqueFunction': lambda function: function},
-        'launch.substitutions': {'LaunchConfiguration': lambda name: SimpleNamespace(
-            perform=lambda context: given.get(name, ''))},
+        'launch.substitutions': {
+            'LaunchConfiguration': lambda name: SimpleNamespace(
+                perform=lambda context: given.get(name, '')),
+            'EnvironmentVariable': lambda name, *, default_value: SimpleNamespace(
+                perform=lambda context: environment.get(name, default_value))},
         'launch_ros': {},
         'launch_ros.actions': {'Node': lambda **options: options},
         'launch_ros.parameter_descriptions': {
@@ -52,35 +55,51 @@ def load_launch_file():
     return module
 
 
-def launch(monkeypatch, **given):
-    stand_in(monkeypatch, given)
+def launch(monkeypatch, environment=None, **given):
+    stand_in(monkeypatch, given, environment or {})
     *arguments, start = load_launch_file().generate_launch_description()
     assert {argument.name for argument in arguments} >= {
-        'image_topic', 'model', 'params_file', 'namespace', 'log_level', 'use_sim_time'}
+        'image_topic', 'model', 'params_file', 'namespace', 'log_level', 'use_sim_time',
+        'large_data'}
     assert all(argument.default_value == '' and argument.description for argument in arguments)
     (node,) = start(None)
     return node
 
 
-def test_nothing_given_nothing_passed_but_the_file(monkeypatch):
+LARGE_DATA = {'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}
+
+
+def test_nothing_given_nothing_passed_but_the_file_and_the_transport(monkeypatch):
     assert launch(monkeypatch) == {
         'package': 'evit_seg', 'executable': 'seg_node', 'output': 'screen',
-        'parameters': [str(ROOT / 'config' / 'seg.yaml')]}
+        'parameters': [str(ROOT / 'config' / 'seg.yaml')], 'additional_env': LARGE_DATA}
+
+
+@pytest.mark.parametrize('given, environment, added', [
+    ({}, {}, LARGE_DATA),
+    ({'large_data': 'true'}, {}, LARGE_DATA),
+    ({'large_data': 'True'}, {'FASTDDS_BUILTIN_TRANSPORTS': ''}, LARGE_DATA),
+    ({'large_data': 'false'}, {}, None),
+    ({}, {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}, None),
+    ({'large_data': 'true'}, {'FASTDDS_BUILTIN_TRANSPORTS': 'UDPv4'}, None)])
+def test_the_transport_is_set_unless_it_was_chosen(monkeypatch, given, environment, added):
+    assert launch(monkeypatch, environment, **given).get('additional_env') == added
 
 
 def test_everything_given(monkeypatch):
     node = launch(monkeypatch, image_topic='/cam/image', model='123', params_file='my.yaml',
-                  namespace='d1', log_level='debug', use_sim_time='True', large_data='true')
+                  namespace='d1', log_level='debug', use_sim_time='True', large_data='false')
     assert node['parameters'] == ['my.yaml', {'model': '123', 'use_sim_time': True}]
     assert node['remappings'] == [('image_raw', '/cam/image')]
     assert node['namespace'] == 'd1'
     assert node['ros_arguments'] == ['--log-level', 'debug']
-    assert node['additional_env'] == {'FASTDDS_BUILTIN_TRANSPORTS': 'LARGE_DATA'}
+    assert 'additional_env' not in node
 
 
-def test_a_word_that_is_no_truth_value_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="use_sim_time: expected true or false, got 'maybe'"):
-        launch(monkeypatch, use_sim_time='maybe')
+@pytest.mark.parametrize('name', ['use_sim_time', 'large_data'])
+def test_a_word_that_is_no_truth_value_is_refused(monkeypatch, name):
+    with pytest.raises(ValueError, match=f"{name}: expected true or false, got 'maybe'"):
+        launch(monkeypatch, **{name: 'maybe'})
 
 
 def test_the_launch_file_repeats_no_default_of_the_node():

@@ -4,8 +4,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 from evit_seg import bench
+from evit_seg.benchmark import node as node_benchmark
+from evit_seg.benchmark.frames import encode, source_frames
+from evit_seg.benchmark.table import node_table
+from evit_seg.core.bundle import open_bundle
+from evit_seg.core.errors import ConfigError
 from evit_seg.core.mask import upscale_argmax
 from evit_seg.core.preprocess import frame_geometry
 import numpy as np
@@ -74,3 +80,88 @@ def test_nothing_to_measure_is_a_usage_error(argv):
     with pytest.raises(SystemExit) as error:
         bench.main(argv)
     assert error.value.code == 2
+
+
+class Peak:
+    """A setup that keeps up to so many frames a second."""
+
+    def __init__(self, peak_hz):
+        self.peak_hz = peak_hz
+
+    def offer(self, rate_hz, seconds, purpose):
+        return {'offered_hz': rate_hz, 'drops': 0.0 if rate_hz <= self.peak_hz else 0.2}
+
+
+@pytest.mark.parametrize('peak_hz', [8.8, 9.9, 10.0, 10.7, 11.3])
+def test_the_peak_is_found_from_below_and_from_above(peak_hz):
+    runs = list(node_benchmark._climb(Peak(peak_hz), 10.0, 1.0))
+    kept = [run['offered_hz'] for run in runs if not run['drops']]
+    dropped = [run['offered_hz'] for run in runs if run['drops']]
+    assert max(kept) <= peak_hz < min(dropped) < 1.051 * max(kept)
+    assert len(runs) <= node_benchmark.PEAK_STEPS
+
+
+def test_a_node_that_answers_nothing_ends_the_climb():
+    assert len(list(node_benchmark._climb(Peak(0.0), 10.0, 1.0))) == node_benchmark.PEAK_STEPS
+
+
+def test_rounds_without_an_answer_do_not_count():
+    runs = [{'setup': 'one_process', 'masks_hz': hz} for hz in (8.0, None, 9.0)]
+    row = node_benchmark._cost_row([10.0, 10.0, 12.0], runs, 'one_process')
+    assert row['rounds_hz'] == [8.0, None, 9.0]
+    assert row['ratios'] == [0.8, None, 0.75]
+    assert (row['ratio'], row['node_hz']) == (pytest.approx(0.775), 8.5)
+    assert node_benchmark._cost_row([10.0], [], 'one_process')['ratio'] is None
+
+
+def test_the_node_table_shows_what_did_not_come_as_a_dash():
+    run = {'setup': 'two_processes', 'purpose': 'flood', 'offered_hz': 12.0, 'sent': 12,
+           'transport_loss': 12, 'drops': 1.0, 'masks_hz': None, 'latency_ms': None,
+           'node_ms': {}, 'cpu_cores': {'node': None}, 'rss_mb': {'now': None}}
+    cost = {'two_processes': {'node_hz': None, 'ratio': None, 'peak_hz': None}}
+    text = node_table({'name': 'tiny', 'engine': 'onnxruntime', 'provider': 'cpu',
+                       'precision': 'fp32', 'width': 96, 'height': 64, 'encoding': 'bgr8',
+                       'transport': 'default', 'bare_hz': 10.0, 'ros_cost': cost,
+                       'runs': [run]})
+    assert 'bare Segmenter 10.0 frames/s' in text
+    assert 'two processes: - frames/s, - % of the bare one' in text
+    assert text.splitlines()[-1].split() == [
+        'two', 'flood', '12.0', '12', '12', '100.0%', '-', '-', '-', '-', '-', '-']
+
+
+def test_without_ros_one_sentence_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    folder = write_tiny_bundle(tmp_path / 'tiny')
+    monkeypatch.setattr(node_benchmark.importlib.util, 'find_spec', lambda name: None)
+    assert bench.main(['--node', str(folder)]) == 1
+    said = capsys.readouterr().err
+    assert 'rclpy' in said and len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize('argv', [['--rates', '0'], ['--rates', '5,x'], ['--seconds', '0'],
+                                  ['--rounds', '0'], ['--encoding', 'hsv8'],
+                                  ['--transport', 'tcp'], ['--setup', 'three_processes']])
+def test_node_arguments_that_make_no_sense_are_usage_errors(argv):
+    with pytest.raises(SystemExit) as error:
+        bench.main(['--node', 'tiny', *argv])
+    assert error.value.code == 2
+
+
+def test_an_odd_size_has_no_nv12():
+    with pytest.raises(ConfigError, match='even size, got 5x4'):
+        encode(np.zeros((4, 5, 3), np.uint8), 'nv12')
+
+
+def test_frames_are_the_golden_picture_moved(tmp_path):
+    bundle = open_bundle(write_tiny_bundle(tmp_path / 'tiny'))
+    frames = source_frames(bundle, (32, 48))
+    assert {frame.shape for frame in frames} == {(32, 48, 3)}
+    assert len({frame.tobytes() for frame in frames}) == len(frames)
+    np.testing.assert_array_equal(np.roll(frames[0], 12, axis=1), frames[1])
+
+
+def test_the_commit_is_that_of_this_checkout(monkeypatch, tmp_path):
+    commit = bench.source_commit()
+    if commit is not None:  # an archive has none
+        assert re.fullmatch('[0-9a-f]{40}(-dirty)?', commit)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    assert bench.source_commit() is None
