@@ -1,6 +1,8 @@
 # Two commands do everything on a machine with git, make and Python 3.10 to 3.13 (python3-venv):
 #   make demo   renders a flight, plays it to the real node over real ROS 2, leaves video and scores
 #   make test   checks style and types, then runs every test
+# and, on a machine that is left alone for it:
+#   make field  bad input, floods and long service at full scale; docs/results/field.json
 PYTHON ?= python3
 DEMO := .venv-demo
 TEST := .venv-test
@@ -9,7 +11,7 @@ BRIDGE := .venv-bridge
 SOURCES := evit_seg offline_train launch test setup.py
 PIP_FLAGS := --quiet --no-cache-dir --disable-pip-version-check
 
-.PHONY: demo test lint core cv-bridge clean
+.PHONY: demo test field lint core cv-bridge clean
 
 # The environments are made again when the list of dependencies changes.
 $(DEMO)/ready: setup.py
@@ -28,6 +30,11 @@ demo: $(DEMO)/ready
 test: lint
 	AMENT_PREFIX_PATH=$(CURDIR)/$(TEST) $(TEST)/bin/python -m pytest
 
+# A twentieth of it is part of `make test`, without the bars on speed and memory.
+field: $(TEST)/ready
+	EVIT_SEG_FIELD=1 AMENT_PREFIX_PATH=$(CURDIR)/$(TEST) \
+	    $(TEST)/bin/python -m pytest -s test/field
+
 lint: $(TEST)/ready
 	$(TEST)/bin/ruff check .
 	$(TEST)/bin/ament_flake8 $(SOURCES)
@@ -35,7 +42,7 @@ lint: $(TEST)/ready
 	$(TEST)/bin/mypy --strict evit_seg/core
 	$(TEST)/bin/mypy evit_seg offline_train
 	$(TEST)/bin/vermin --quiet --violations --target=3.8- --backport typing --eval-annotations \
-	    --no-parse-comments evit_seg/core evit_seg/ros evit_seg/bench.py
+	    --no-parse-comments evit_seg/core evit_seg/ros evit_seg/benchmark evit_seg/bench.py
 
 # core flies alone: its tests in an environment without ROS, torch and timm.
 $(CORE)/ready: setup.py
