@@ -9,6 +9,7 @@ from evit_seg.ros.convert import CameraMessage
 from evit_seg.ros.graph import why_silent
 from evit_seg.ros.params import NodeConfig
 from evit_seg.ros.qos import create_subscription
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -33,7 +34,7 @@ class Inputs:
 
     def __init__(self, node: Node, config: NodeConfig, on_image: Callable[[CameraMessage], None],
                  on_camera_info: Callable[[CameraInfo], None],
-                 steady_s: Callable[[], float]) -> None:
+                 steady_s: Callable[[], float], group: CallbackGroup) -> None:
         self._node = node
         self._on_image = on_image
         self._steady_s = steady_s
@@ -45,8 +46,8 @@ class Inputs:
             else ReliabilityPolicy.BEST_EFFORT))
         self._subscriptions = (
             create_subscription(node, CameraInfo, 'camera_info', on_camera_info,
-                                qos_profile_sensor_data),
-            create_subscription(node, self._kind, self.topic, self._heard, qos))
+                                qos_profile_sensor_data, group),
+            create_subscription(node, self._kind, self.topic, self._heard, qos, group))
         self._qos = self._subscriptions[-1].qos_profile  # with the overrides
 
     def _heard(self, message: CameraMessage) -> None:

@@ -36,6 +36,7 @@ from evit_seg.ros.report import condition_of, Report, sentence
 from evit_seg.ros.watchdog import LOOK_EVERY_S, Watchdog
 from evit_seg.ros.worker import Worker
 import rclpy
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo
@@ -149,9 +150,11 @@ class SegNode(LifecycleNode):
         worker = Worker(pipeline.work, self._on_dropped, renew)
         self._worker = worker
         # Before the images: of messages that wait together, rclpy takes the older topics' first.
-        self._position_inputs = PositionInputs(self, pipeline.positions, self._clocks.now_ns)
+        group = MutuallyExclusiveCallbackGroup()
+        self._position_inputs = PositionInputs(self, pipeline.positions, self._clocks.now_ns,
+                                               group)
         self._inputs = Inputs(self, self.config, partial(self._on_image, pipeline, worker),
-                              partial(_keep_camera_info, pipeline), self._clocks.steady_s)
+                              partial(_keep_camera_info, pipeline), self._clocks.steady_s, group)
         self.get_logger().info(f'listening to {self._inputs.topic}')
         for name in unused_overrides(self):
             self.get_logger().warning(f'{name}: this node has no such topic, nothing is changed')

@@ -21,6 +21,7 @@ from evit_seg.ros.alert_messages import (
 from evit_seg.ros.convert import image_message, jpeg_message, scaled_camera_info
 from evit_seg.ros.params import NodeConfig
 from evit_seg.ros.qos import create_publisher
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -39,6 +40,7 @@ class Outputs:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._all: List[Any] = []
+        self._group = MutuallyExclusiveCallbackGroup()
         self._mask = self._create(Image, '~/mask', RELIABLE)
         self._confidence = self._create(Image, '~/confidence', RELIABLE)
         self._camera_info = self._create(CameraInfo, '~/camera_info', RELIABLE)
@@ -56,7 +58,7 @@ class Outputs:
             self._alerts = self._create(self._vision.Detection2DArray, '~/alerts', LATCHED)
 
     def _create(self, kind: Any, topic: str, qos: QoSProfile) -> Any:
-        publisher = create_publisher(self._node, kind, topic, qos)
+        publisher = create_publisher(self._node, kind, topic, qos, self._group)
         self._all.append(publisher)
         return publisher
 

@@ -14,6 +14,8 @@ from evit_seg.core.regions import Region
 from evit_seg.ros.alert_messages import GeoWords
 from evit_seg.ros.convert import scaled_camera_info
 from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.qos import create_subscription
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, NavSatFix, NavSatStatus
@@ -194,7 +196,8 @@ def geo_words(regions: Iterable[Region], camera: Camera, pose: Pose,
 class PositionInputs:
     """The subscriptions of an active node that fill its Positions."""
 
-    def __init__(self, node: Node, positions: Positions, now_ns: Callable[[], int]) -> None:
+    def __init__(self, node: Node, positions: Positions, now_ns: Callable[[], int],
+                 group: CallbackGroup) -> None:
         self._node = node
         positions.topics = {name: node.resolve_topic_name(name) for name in PLAIN_NAMES}
 
@@ -204,7 +207,7 @@ class PositionInputs:
         def keep_fix(fix: NavSatFix) -> None:
             positions.fixes.add(fix.header.stamp.sec * 10 ** 9 + fix.header.stamp.nanosec, fix)
         self._subscriptions = [
-            node.create_subscription(kind, topic, callback, qos_profile_sensor_data)
+            create_subscription(node, kind, topic, callback, qos_profile_sensor_data, group)
             for kind, topic, callback in (
                 (NavSatFix, 'fix', keep_fix),
                 (Float64, 'heading', keep(positions.headings_deg)),
