@@ -29,7 +29,7 @@ from evit_seg.ros.outputs import Outputs
 from evit_seg.ros.params import NodeConfig
 from evit_seg.ros.pipeline import Arrival, Clocks, Pipeline
 from evit_seg.ros.position import PositionInputs
-from evit_seg.ros.process import leave, patiently, serve
+from evit_seg.ros.process import leave, one_interrupt, patiently, serve
 from evit_seg.ros.qos import unused_overrides
 from evit_seg.ros.reload import ReloadService
 from evit_seg.ros.report import condition_of, Report, sentence
@@ -265,8 +265,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
                         'the engine cache, say what was built and where, and exit')
     if parser.parse_args(remove_ros_args(argv)[1:]).build_only:
         return build_only(argv, NODE_NAME)
-    rclpy.init(args=argv)
-    return leave(serve(SegNode, NODE_NAME))
+    with one_interrupt():
+        rclpy.init(args=argv)
+        code = serve(SegNode, NODE_NAME)
+    return leave(code)
 
 
 if __name__ == '__main__':

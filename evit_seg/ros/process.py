@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 import logging
 import os
 import signal
 import sys
 import threading
-from typing import Callable, TYPE_CHECKING, TypeVar
+from typing import Any, Callable, Iterator, TYPE_CHECKING, TypeVar
 
 from evit_seg.core.errors import EvitSegError
 from evit_seg.ros.worker import settle
@@ -25,6 +26,29 @@ END_TIMEOUT_S = 3.0
 """For the frame in hand at the end; launch sends SIGTERM 5 s after SIGINT."""
 OUR_THREADS = 'seg_'
 """What the names of the node's own threads begin with."""
+
+
+@contextmanager
+def one_interrupt() -> Iterator[None]:
+    """
+    Let the first SIGINT end what runs under `with`, and ignore all others, to the end.
+
+    Ctrl-C in a terminal reaches the process twice, from there and from launch: the second may
+    come at any moment, while the first is still dealt with. To be entered before ROS is
+    initialised, which hands its signals on to the handlers it finds.
+    """
+    heard = []
+
+    def hear(number: int, _frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        heard.append(number)
+        raise KeyboardInterrupt
+    before = signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        if not heard:
+            signal.signal(signal.SIGINT, before)
 
 
 def serve(make_node: Callable[[], SegNode], name: str) -> int:
@@ -54,9 +78,8 @@ def serve(make_node: Callable[[], SegNode], name: str) -> int:
 
 
 def _end(node: SegNode) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a SIGTERM may have come first
     node.get_logger().info('ends')
-    # Ctrl-C in a terminal reaches the process twice, from there and from launch.
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         node.close(END_TIMEOUT_S)
     except EvitSegError as error:

@@ -1,15 +1,17 @@
 # Copyright 2026 The evit_seg authors
 # SPDX-License-Identifier: Apache-2.0
 """
-The watchdog: an engine that does not come back costs one frame, the second time the process.
+The watchdog: an engine that does not come back costs one frame, a second one the process.
 
 A thread that hangs in a driver cannot be ended from outside. So it is left alone, its frame is
-counted, and a new thread with a newly loaded engine goes on; one such thread is bearable.
+counted, and a new thread with a newly loaded engine goes on; one such thread is bearable. One
+that came back late, after a stall of the machine, is gone and does not count.
 """
 from __future__ import annotations
 
 from functools import partial
 import math
+import threading
 from typing import Any, Callable, Optional
 
 from evit_seg.core.errors import ConfigError, EngineHang
@@ -38,13 +40,14 @@ class Watchdog:
         self._tell = tell
         self._log = log
         self._end: Optional[EngineHang] = None
+        self._abandoned: Optional[threading.Thread] = None
 
     def look(self, pipeline: Optional[Pipeline], worker: Optional[Worker]) -> None:
         """
         Give up what is overdue; to be called often, by the thread that owns the node.
 
-        EngineHang when that was not the first one, or when no new engine could be loaded: the
-        process has to end.
+        EngineHang when an earlier one has still not come back, or when no new engine could be
+        loaded: the process has to end.
         """
         if self._end is None and pipeline is not None and worker is not None:
             self._give_up(pipeline, worker)
@@ -57,7 +60,8 @@ class Watchdog:
             return
         engine = pipeline.model.segmenter.engine
         what = f'{engine.name} on {engine.provider} did not come back for {busy_s:.1f} s'
-        again = self.given_up > 0
+        again = bool(pipeline.hang) or (self._abandoned is not None
+                                        and self._abandoned.is_alive())
         if again:
             self._end = EngineHang(f'the engine hangs again: {what}; this process ends, its '
                                    'supervisor has to start a new one')
@@ -70,7 +74,7 @@ class Watchdog:
                              'loaded')
         self._log.error(pipeline.hang)
         if not again:
-            worker.abandon(partial(self.renew, pipeline))
+            self._abandoned = worker.abandon(partial(self.renew, pipeline))
         self._tell()
 
     def renew(self, pipeline: Pipeline) -> None:

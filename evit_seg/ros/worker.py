@@ -61,18 +61,20 @@ class Worker(Generic[T]):
                 self._changed.notify_all()
         return action() if ended else future.result()
 
-    def abandon(self, first: Callable[[], None]) -> None:
+    def abandon(self, first: Callable[[], None]) -> threading.Thread:
         """
         Leave the thread alone with what it has in hand; a new one goes on with what waits.
 
-        Before that it runs `first`, unless the worker was stopped. The old thread ends when it
-        comes back.
+        Before that it runs `first`, unless the worker was stopped. The old thread is returned; it
+        ends when it comes back.
         """
         with self._changed:
+            old = self._thread
             if self._running:
                 self._actions.appendleft((first, Future()))
             self._thread = self._new_thread()
             self._thread.start()
+        return old
 
     def stop(self, timeout_s: float) -> bool:
         """Drop what waits, finish the item in hand; False when that took longer than allowed."""

@@ -173,6 +173,23 @@ def test_the_second_hang_ends_the_node(rig):
     assert 'hangs again' in str(error)
 
 
+def test_a_hang_that_was_a_stall_does_not_count(rig):
+    hang = Hang(rig)
+    for answered in (1, 2):  # a stall each time: the engine comes back, only too late
+        hang.offer()
+        hang.clock.advance(LONG_S)
+        rig.wait_count('processed', answered)
+        hang.engine.open()
+        hang.thread.join(DEADLINE_S)
+        assert not hang.thread.is_alive() and hang.engine.closed
+        hang.thread = rig.node._worker._thread
+        hang.engine = hang.fill()
+    hang.engine.open()
+    rig.wait_count('processed', 3)
+    assert len(rig.gates.engines) == 3 and rig.ended_by == []
+    assert hang.numbers()['given up frames'] == '2'
+
+
 def test_a_new_engine_that_hangs_while_it_is_loaded_ends_the_node(rig):
     hang = Hang(rig)
     rig.gates.may_load.clear()
