@@ -122,3 +122,11 @@ def test_the_real_launch_accepts_the_file(monkeypatch):
     context.launch_configurations['image_topic'] = '/cam/image'
     (node,) = description.entities[-1].execute(context)
     assert node.node_executable == 'seg_node'
+
+
+def test_the_readme_names_every_argument(monkeypatch):
+    stand_in(monkeypatch, {}, {})
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    table = text[text.index('| launch argument |'):].partition('\n\n')[0]
+    named = [line.split('`')[1] for line in table.splitlines()[2:]]
+    assert named == list(load_launch_file().ARGUMENTS)
