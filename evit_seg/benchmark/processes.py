@@ -65,8 +65,9 @@ class Process:
         if self._process.stdout is None:
             raise EvitSegError(f'{self._module} says nothing')
         deadline = threading.Timer(timeout_s, self._process.kill)
-        deadline.start()
+        deadline.daemon = True  # Ctrl-C may come before it can be cancelled
         try:
+            deadline.start()
             line = self._process.stdout.readline()
         finally:
             deadline.cancel()

@@ -103,7 +103,9 @@ def test_a_node_that_cannot_start_ends_the_measurement(tiny, tmp_path, monkeypat
 def test_ctrl_c_leaves_no_process_behind(tiny):
     bench_process = subprocess.Popen(
         [sys.executable, '-m', 'evit_seg.bench', '--node', str(tiny), '--size', '96x64',
-         '--seconds', '1000'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+         '--seconds', '1000'], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        # A test run in the background of a script inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     try:
         parent = psutil.Process(bench_process.pid)
         wait_until(lambda: len(parent.children()) > 1, 'a camera and a node')
