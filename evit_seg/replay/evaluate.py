@@ -23,6 +23,7 @@ from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.alert_params import load_alert_rules
 from evit_seg.replay.annotations import Annotations, scored_frames
 from evit_seg.replay.bag import Bag, bag_sha256, ImageTopic, is_16bit
+from evit_seg.replay.observer import Observer
 from evit_seg.replay.run import Outcome, read_stamps, run_bag, Stamps
 from evit_seg.replay.table import report_lines
 
@@ -32,9 +33,10 @@ REPORT_SCHEMA = 1
 def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
              image_topic: str | None = None, truth_topic: str | None = None,
              tolerance_ms: float = 0.0, annotations: Annotations | None = None,
-             min_height_px: float = 12.0, progress: bool = False) -> dict[str, Any]:
+             min_height_px: float = 12.0, observers: Sequence[Observer] = (),
+             progress: bool = False) -> dict[str, Any]:
     """
-    Return the report of one bag as JSON can hold it.
+    Return the report of one bag as JSON can hold it; each observer adds the part it makes.
 
     Everything outside the key `timing` depends on bag, model, rules and engine threads alone.
     """
@@ -47,7 +49,8 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
     names, naming = ({}, []) if annotations is None \
         else annotations.name_frames(stamps.image_ns, bag.custom_data)
     outcome = run_bag(bag, segmenter, rules, image, truth, stamps,
-                      tolerance_ns=round(tolerance_ms * 1e6), progress=progress)
+                      tolerance_ns=round(tolerance_ms * 1e6), observers=observers,
+                      progress=progress)
     frames = scored_frames(names, stamps.image_ns, outcome.alerts)
     return {
         'schema': REPORT_SCHEMA, 'tool': 'bag_eval',
@@ -60,6 +63,7 @@ def evaluate(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], *,
         'scores': accuracies(outcome.scores, segmenter.label_map),
         'alerts': alert_timeline(outcome.events, stamps.image_ns[0]),
         'appearances': annotations.score(frames, rules, min_height_px) if annotations else None,
+        **{observer.key: observer.section() for observer in observers},
         'timing': _timing(outcome, segmenter),
     }
 

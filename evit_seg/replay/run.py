@@ -14,6 +14,7 @@ from evit_seg.core.metrics import resize_truth, ScoreAccumulator
 from evit_seg.core.regions import find_regions
 from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.bag import Bag, BagMessage, decode_frame, decode_label, ImageTopic
+from evit_seg.replay.observer import Observer, SeenFrame
 from evit_seg.replay.truth import MaskMatcher, pair_stamps
 import numpy as np
 from tqdm import tqdm
@@ -72,8 +73,9 @@ class BagRun:
     """Feeds the messages of one bag to a Segmenter in the bag's order."""
 
     def __init__(self, segmenter: Segmenter, rules: Sequence[AlertRule], stamps: Stamps,
-                 tolerance_ns: int = 0) -> None:
+                 tolerance_ns: int = 0, observers: Sequence[Observer] = ()) -> None:
         self._segmenter = segmenter
+        self._observers = observers
         self._rules = rules
         self._stamps = stamps
         self._tracker = AlertTracker(rules)
@@ -100,20 +102,25 @@ class BagRun:
         answered_s = time.perf_counter()
         regions = find_regions(result.logits_CHW, result.geometry, self._rules,
                                self._segmenter.manifest.temperature)
-        self.outcome.events += self._tracker.update(self._stamps.image_ns[index], regions)
+        events = self._tracker.update(self._stamps.image_ns[index], regions)
         tracked_s = time.perf_counter()
 
         self.outcome.frames += 1
-        self.outcome.alerts[index] = tuple(self._tracker.active())
+        self.outcome.events += events
+        active = self.outcome.alerts[index] = tuple(self._tracker.active())
         counts = np.bincount(result.mask_HW.reshape(-1), minlength=len(self.outcome.class_px))
         self.outcome.class_px += counts
         stages = {'decode': (decoded_s - start_s) * 1e3, **result.stage_ms,
                   'alerts': (tracked_s - answered_s) * 1e3, 'total': (tracked_s - start_s) * 1e3}
         for stage, value_ms in stages.items():
             self.outcome.stage_ms.setdefault(stage, []).append(value_ms)
+        seen = SeenFrame(index, self._stamps.image_ns[index], frame, result, regions, events,
+                         active)
+        for observer in self._observers:
+            observer.take_frame(seen)
         truth_HW = self._matcher.add_prediction(index, result.mask_HW)
         if truth_HW is not None:
-            self._score(truth_HW, result.mask_HW)
+            self._score(index, truth_HW, result.mask_HW)
 
     def take_truth(self, message: BagMessage) -> None:
         """Take one label and score the prediction it belongs to, if that is there."""
@@ -124,16 +131,25 @@ class BagRun:
             self.outcome.malformed_labels.append(str(error))
             self._matcher.give_up_truth(index)
             return
+        image_index = self._matcher.image_of(index)
         mask_HW = self._matcher.add_truth(index, truth_HW)
-        if mask_HW is not None:
-            self._score(truth_HW, mask_HW)
+        if mask_HW is not None and image_index is not None:
+            self._score(image_index, truth_HW, mask_HW)
 
-    def _score(self, truth_HW: np.ndarray, mask_HW: np.ndarray) -> None:
+    def take_other(self, message: BagMessage) -> None:
+        """Hand a message that is neither image nor label to those who asked for its topic."""
+        for observer in self._observers:
+            if message.topic in observer.topics:
+                observer.take_message(message)
+
+    def _score(self, index: int, truth_HW: np.ndarray, mask_HW: np.ndarray) -> None:
         if truth_HW.shape != mask_HW.shape:
             self.outcome.truth_resized += 1
             truth_HW = resize_truth(truth_HW, (mask_HW.shape[0], mask_HW.shape[1]))
         if self.outcome.scores is not None:
             self.outcome.scores.add(truth_HW, mask_HW)
+        for observer in self._observers:
+            observer.take_pair(index, truth_HW, mask_HW)
 
     def finish(self, wall_s: float) -> Outcome:
         """Return the outcome of the whole bag."""
@@ -144,20 +160,24 @@ class BagRun:
 
 def run_bag(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], image: ImageTopic,
             truth: ImageTopic | None, stamps: Stamps, *, tolerance_ns: int = 0,
-            progress: bool = False) -> Outcome:
+            observers: Sequence[Observer] = (), progress: bool = False) -> Outcome:
     """Return what the bag gave; InputError when not one frame of it could be decoded."""
-    run = BagRun(segmenter, rules, stamps, tolerance_ns)
+    run = BagRun(segmenter, rules, stamps, tolerance_ns, observers)
     segmenter.warm_up()
-    topics = [image.name] + ([truth.name] if truth else [])
+    labels = truth.name if truth else None
+    topics = {image.name, *([labels] if labels else []),
+              *(topic for observer in observers for topic in observer.topics)}
     start_s = time.perf_counter()
     with tqdm(total=len(stamps.image_ns), unit='frame', desc='bag_eval',
               disable=None if progress else True) as bar:
-        for message in bag.messages(topics):
+        for message in bag.messages(sorted(topics)):
             if message.topic == image.name:
                 run.take_image(message)
                 bar.update()
-            else:
+            elif message.topic == labels:
                 run.take_truth(message)
+            else:
+                run.take_other(message)
     outcome = run.finish(time.perf_counter() - start_s)
     if not outcome.frames:
         raise InputError(f'{bag.path}: not one of the {len(stamps.image_ns)} frames of '

@@ -65,6 +65,10 @@ class MaskMatcher:
             self.lost += 1
         return None
 
+    def image_of(self, truth_index: int) -> int | None:
+        """Return the frame this truth belongs to, None where it has none."""
+        return self._image_of.get(truth_index)
+
     def add_truth(self, truth_index: int, mask_HW: np.ndarray) -> np.ndarray | None:
         """Return the prediction for this truth, or keep the truth and return None."""
         image_index = self._image_of.get(truth_index)
