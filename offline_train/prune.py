@@ -51,7 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='part of the channels to cut from each group of convolutions')
     parser.add_argument('--tokens', action='store_true',
                         help='with --filters: cut the width of transformers too, the channels '
-                             'that pass a LayerNorm')
+                             'that pass a LayerNorm of tokens')
+    parser.add_argument('--exact', action='store_true',
+                        help='with --filters: leave channels that pass any LayerNorm, so that '
+                             'the network answers as if the others were zeroed')
     parser.add_argument('--heads', type=float, metavar='RATIO_OR_COUNT',
                         help='below 1: part of the heads to cut; from 1: heads kept in each block')
     parser.add_argument('--hidden', type=float, metavar='RATIO',
@@ -114,7 +117,8 @@ def main(args: argparse.Namespace) -> int:
                                      args.filters)
         else:
             cuts += prune_filters(network, example, args.filters, args.criterion, batches,
-                                  tokens=args.tokens)
+                                  norms='tokens' if args.tokens else
+                                  'none' if args.exact else 'maps')
     if args.zeros is not None:
         kind, ratio = args.zeros
         part = zero_weights(network, kind, float(ratio), len(sources.label_map))
@@ -137,8 +141,12 @@ def _check(args: argparse.Namespace) -> None:
     if not asked and args.zeros is None and not args.closed_gates:
         raise ConfigError('prune: expected what to cut, got nothing; give --filters, --heads, '
                           '--hidden, --closed-gates or --zeros')
-    if args.tokens and (args.filters is None or args.criterion == 'latency'):
-        raise ConfigError('--tokens: expected with --filters, and not with --criterion latency')
+    for name in ('tokens', 'exact'):
+        if getattr(args, name) and (args.filters is None or args.criterion == 'latency'):
+            raise ConfigError(f'--{name}: expected with --filters, and not with --criterion '
+                              'latency')
+    if args.tokens and args.exact:
+        raise ConfigError('--tokens, --exact: expected one of the two, got both')
     if args.zeros is not None:
         check_zeros(*args.zeros)
     for name in asked:

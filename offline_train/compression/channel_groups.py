@@ -7,11 +7,14 @@ Channels that are added to each other, or that pass a normalisation or a depthwi
 can only go together. Who meets whom is seen by running the network: the outputs of one layer
 are made not-a-number, each channel in other images of a batch than the others (its index in
 binary), and every layer writes down which of its inputs are none. A convolution or linear layer
-ends the trace. A channel that spreads to others (LayerNorm, attention, a sum over channels) or
-reaches the logits is left alone: cutting it would change what the others are, so that a cut
-network would not be the one with the same channels zeroed. With `tokens` a LayerNorm is taken to
-keep its channels apart, as it does but for their mean and deviation: the width of a transformer
-can be cut then, and the cut network is near the zeroed one, not the same.
+ends the trace. A channel that spreads to others (attention, a sum over channels) or reaches the
+logits is left alone: cutting it would change what the others are.
+
+A LayerNorm keeps its channels apart but for their mean and deviation, which after a cut are those
+of the channels that stay: a network cut there is near the zeroed one, elsewhere it is the same,
+output for output. `norms` says which are passed: none; those of maps (LayerNorm2d: what a backbone
+hands to UPerNet's decoder), behind which lie filters of convolutions like any other; or also those
+of tokens, which cuts the width of a transformer.
 
 Torch-Pruning 1.6 (2301.12900) finds the same groups of `bilateral`; a test holds the two against
 each other. It fails on Swin, SegFormer, token pyramid and PIDNet.
@@ -54,20 +57,20 @@ class Group:
         return next(layer for kind, layer, _ in self.units[0] if kind == 'out')
 
 
-def find_groups(network: nn.Module, example_NCHW: Tensor, tokens: bool = False) -> List[Group]:
+def find_groups(network: nn.Module, example_NCHW: Tensor, norms: str = 'maps') -> List[Group]:
     """
     Return the groups of channels that can be cut, in the order of the network's layers.
 
     Outputs of attention's projections and hidden units of MLPs are not among them: heads and
-    hidden units are cut by their own options. example_NCHW: one image; small is quick. tokens:
-    also those that pass a LayerNorm.
+    hidden units are cut by their own options. example_NCHW: one image; small is quick.
+    norms: which LayerNorms a channel may pass, 'none', 'maps' or 'tokens' (maps and tokens).
     """
     order = {name: i for i, (name, _) in enumerate(network.named_modules())}
     kept_whole = {block.expand for block in mlp_blocks(network)} | {
         name for block in attention_blocks(network) for name, _, _ in head_inputs(network, block)}
     links: Dict[Slot, Slot] = {}
     frozen = set()
-    tracer = _Tracer(network, example_NCHW, tokens)
+    tracer = _Tracer(network, example_NCHW, norms)
     for producer, module in network.named_modules():
         if not _mixes(module) or _groups(module) > 1:
             continue
@@ -117,9 +120,9 @@ class _MixedError(Exception):
 class _Tracer:
     """A copy of the network whose layers write down which of their inputs are not numbers."""
 
-    def __init__(self, network: nn.Module, example_NCHW: Tensor, tokens: bool) -> None:
+    def __init__(self, network: nn.Module, example_NCHW: Tensor, norms: str) -> None:
         self.network = copy.deepcopy(network).eval()
-        self.tokens = tokens
+        self.norms = norms
         self.network.training = True  # of itself alone: the auxiliary head joins in
         self.example_NCHW = example_NCHW
         self.modules = dict(self.network.named_modules())
@@ -166,7 +169,8 @@ class _Tracer:
                 handles.append(module.register_forward_pre_hook(record(kind, name)))
             elif isinstance(module, nn.modules.batchnorm._BatchNorm):
                 handles.append(module.register_forward_pre_hook(record('out', name)))
-            elif self.tokens and isinstance(module, nn.LayerNorm):
+            elif isinstance(module, nn.LayerNorm) and (
+                    self.norms == 'tokens' or (self.norms == 'maps' and _of_maps(module))):
                 handles.append(module.register_forward_pre_hook(record('out', name)))
                 handles.append(module.register_forward_hook(_apart))
         try:
@@ -227,8 +231,15 @@ def _depthwise(module: nn.Module) -> bool:
         and module.groups == module.in_channels == module.out_channels > 1
 
 
+def _of_maps(norm: nn.LayerNorm) -> bool:
+    """Whether it takes (N, C, H, W); timm and segmentation_models.pytorch share the name."""
+    return type(norm).__name__ == 'LayerNorm2d'
+
+
 def _channel_dim(module: nn.Module) -> int:
-    return -1 if isinstance(module, (nn.Linear, nn.LayerNorm)) else 1
+    if isinstance(module, nn.LayerNorm):
+        return 1 if _of_maps(module) else -1
+    return -1 if isinstance(module, nn.Linear) else 1
 
 
 def _width(module: nn.Module, kind: str = 'out') -> int:

@@ -14,16 +14,17 @@ from torch import nn, Tensor
 
 def prune_filters(network: nn.Module, example_NCHW: Tensor, ratio: float, criterion: str,
                   batches: Sequence[Tuple[Tensor, Tensor]] = (), *,
-                  tokens: bool = False) -> List[Cut]:
+                  norms: str = 'maps') -> List[Cut]:
     """
     Cut part `ratio` of the channels of every group, in place, and return the cuts.
 
     criterion: l1, l2 or taylor, the same ratio in each group; lamp, all groups ranked together.
-    tokens: also the channels that pass a LayerNorm. ConfigError where nothing is left to cut.
+    norms: which LayerNorms their channels may pass, see `find_groups`. ConfigError where nothing
+    is left to cut.
     """
     if not 0 < ratio < 1:
         raise ConfigError(f'--filters: expected a part between 0 and 1, got {ratio!r}')
-    groups = find_groups(network, example_NCHW, tokens)
+    groups = find_groups(network, example_NCHW, norms)
     scores = group_scores(network, groups, criterion, batches)
     cuts = group_cuts(network, list(zip(groups, choose_units(scores, ratio, criterion),
                                         strict=True)))

@@ -20,6 +20,7 @@ from offline_train.compression.importance import choose_units, group_scores  # n
 from offline_train.compression.latency_ratios import Choice, pick, prune_to_latency  # noqa: E402
 from offline_train.config import InputConfig  # noqa: E402
 from offline_train.models.bilateral import BilateralNet, ConvBn  # noqa: E402
+from offline_train.models.zoo import build_model  # noqa: E402
 from offline_train.surgery.cuts import apply_cuts, parse_cuts  # noqa: E402
 from torch import nn  # noqa: E402
 
@@ -90,18 +91,45 @@ class Tokens(nn.Module):
 def test_the_width_of_tokens_is_cut_only_when_asked_for():
     network = Tokens().eval()
     assert find_groups(network, IMAGE) == []
-    (group,) = find_groups(network, IMAGE, tokens=True)
+    (group,) = find_groups(network, IMAGE, norms='tokens')
     assert len(group) == 16 and group.layers == (
         ('in', 'head'), ('in', 'mix'), ('out', 'embed'), ('out', 'mix'), ('out', 'norm'))
     assert all(len({channel for _, _, channel in unit}) == 1 for unit in group.units)
     with torch.no_grad():
         network.embed.weight[8:] *= 100
-    cuts = prune_filters(network, IMAGE, 0.5, 'l1', tokens=True)
+    cuts = prune_filters(network, IMAGE, 0.5, 'l1', norms='tokens')
     assert {str(cut).split()[2] for cut in cuts} == {'8-15'} and len(cuts) == 5
     rebuilt = Tokens().eval()
     apply_cuts(rebuilt, cuts)
     rebuilt.load_state_dict(network.state_dict(), strict=True)
     assert rebuilt(IMAGE).shape == (1, 5, 32, 32) and network.norm.normalized_shape == (8,)
+
+
+def test_filters_whose_map_is_normalised_over_its_channels_are_cut_without_being_asked():
+    """UPerNet normalises each map of the backbone so; half of the backbone feeds one."""
+    network = build_model('upernet_mobilevit_s', 14, width=16).eval()
+    image = torch.zeros(1, 3, 64, 64)
+    groups = {g.name: g for g in find_groups(network, image)}
+    residual = groups['backbone.stages_1.0.conv3_1x1.conv']
+    assert len(residual) == 64 and {
+        ('out', 'backbone.stages_1.2.conv3_1x1.conv'),
+        ('in', 'backbone.stages_2.0.conv1_1x1.conv'),
+        ('out', 'decoder.feature_norms.0'),
+        ('in', 'decoder.fpn_lateral_blocks.2.conv_norm_relu.0')} <= set(residual.layers)
+    exact = {g.name for g in find_groups(network, image, norms='none')}
+    assert set(groups) - exact == {
+        'backbone.stages_1.0.conv3_1x1.conv', 'backbone.stages_2.1.conv_fusion.conv',
+        'backbone.stages_3.1.conv_fusion.conv', 'backbone.final_conv.conv'}
+    assert len(groups['backbone.final_conv.conv']) == 640
+    tokens = {len(g) for g in find_groups(network, image, norms='tokens')} - {
+        len(g) for g in groups.values()}
+    assert tokens == {144, 192, 240}  # of the transformers: only when asked for
+    cuts = prune_filters(network, image, 0.25, 'l1')
+    rebuilt = build_model('upernet_mobilevit_s', 14, width=16).eval()
+    apply_cuts(rebuilt, cuts)
+    rebuilt.load_state_dict(network.state_dict(), strict=True)
+    assert network.decoder.feature_norms[0].normalized_shape == (48,)
+    assert torch.equal(rebuilt(image), network(image))
 
 
 def test_nobody_cuts_the_image_or_the_classes(bilateral):

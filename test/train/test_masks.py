@@ -44,7 +44,7 @@ def build(name):
 def test_cut_and_zeroed_answer_the_same(name):
     zeroed = build(name)
     cut = copy.deepcopy(zeroed)
-    cuts = prune_filters(cut, torch.zeros(1, 3, 64, 64), 0.4, 'l1')
+    cuts = prune_filters(cut, torch.zeros(1, 3, 64, 64), 0.4, 'l1', norms='none')
     image = torch.randn(1, 3, 64, 64)
     whole = zeroed(image)
     zero_instead(zeroed, cuts)
@@ -52,6 +52,35 @@ def test_cut_and_zeroed_answer_the_same(name):
     torch.testing.assert_close(cut(image), zeroed(image), rtol=1e-4,
                                atol=1e-4 * float(whole.abs().max()))
     assert not torch.allclose(cut(image), whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))
+
+
+@torch.no_grad()
+def test_behind_a_normalised_map_zeroed_means_normalised_over_what_stays():
+    zeroed = build('upernet_mobilevit_s')
+    cut = copy.deepcopy(zeroed)
+    cuts = prune_filters(cut, torch.zeros(1, 3, 64, 64), 0.4, 'l1')
+    image = torch.randn(1, 3, 64, 64)
+    zero_instead(zeroed, cuts)
+    plain = zeroed(image)
+    kept = {c.at: list(c.numbers) for c in cuts if c.at.startswith('decoder.feature_norms.')}
+    assert len(kept) == 4
+    for name, channels in kept.items():
+        norm = zeroed.get_submodule(name)
+        norm.forward = normalised_over(channels, norm.weight, norm.bias, norm.eps)
+    assert torch.allclose(cut(image), zeroed(image), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(cut(image), plain, rtol=1e-2, atol=1e-2)
+
+
+def normalised_over(channels, weight, bias, eps):
+    """Return a LayerNorm of maps that sees only these channels, and leaves the others zero."""
+    def forward(x_NCHW):
+        seen = x_NCHW[:, channels]
+        spread = seen - seen.mean(1, keepdim=True)
+        scaled = spread / (seen.var(1, unbiased=False, keepdim=True) + eps).sqrt()
+        out = torch.zeros_like(x_NCHW)
+        out[:, channels] = scaled * weight[channels, None, None] + bias[channels, None, None]
+        return out
+    return forward
 
 
 def weights(network):

@@ -88,6 +88,15 @@ def test_each_criterion_prunes(run, tmp_path, criterion):
     assert size(pruned) < size(run)
 
 
+def test_exact_leaves_what_a_normalised_map_holds(scenes, tmp_path):
+    whole = write_run(tmp_path / 'whole', scenes, 'model.name=upernet_mobilevit_s',
+                      'model.decoder_width=16')
+    widths = [load_network(pruned, 14).decoder.feature_norms[0].normalized_shape[0]
+              for pruned in (whole, prune(whole, tmp_path / 'all', '--filters', '0.5'),
+                             prune(whole, tmp_path / 'exact', '--filters', '0.5', '--exact'))]
+    assert widths == [64, 32, 64]
+
+
 def test_heads_by_number_and_hidden_by_part(tokens, tmp_path):
     pruned = prune(tokens, tmp_path / 'out', '--heads', '2', '--hidden', '0.5')
     network = load_network(pruned, 14)
@@ -128,6 +137,8 @@ def test_a_run_folder_is_never_overwritten(run, tmp_path):
     (('--filters', '0.01'), 'nothing to cut'),
     (('--hidden', '0.0'), '--hidden: expected a part'),
     (('--heads', '2', '--tokens'), '--tokens: expected with --filters'),
+    (('--heads', '2', '--exact'), '--exact: expected with --filters'),
+    (('--filters', '0.5', '--tokens', '--exact'), 'one of the two'),
     (('--hidden', '0.5'), '--hidden 0.5: nothing to cut'),
     (('--heads', '2'), '--heads 2: nothing to cut'),
     (('--heads', '2.5'), 'a whole number of heads'),
