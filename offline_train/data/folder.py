@@ -16,7 +16,7 @@ import tempfile
 from typing import Callable, List, Protocol, Sequence, Tuple
 
 import cv2
-from evit_seg.core.errors import ConfigError, InputError
+from evit_seg.core.errors import InputError
 from evit_seg.core.labels import IGNORE_INDEX, LabelMap, NOT_FLOOD
 import numpy as np
 from offline_train.data.dataset_masks import read_image
@@ -140,23 +140,36 @@ class DecodedFrames:
 
 
 class CachedFrames:
-    """Frames of one size, decoded once into memory-mapped .npy files that processes share."""
+    """
+    Frames decoded once into memory-mapped files that processes share; sizes may differ.
+
+    A pair that is listed several times, so that it is drawn more often, is kept once.
+    """
 
     def __init__(self, pairs: Sequence[Pair], reader: PairReader, cache: Path,
                  progress: Callable[[str], None]) -> None:
-        folder = cache / _fingerprint(pairs, reader)
+        unique = list(dict.fromkeys(pairs))
+        row = {pair: index for index, pair in enumerate(unique)}
+        self._rows = [row[pair] for pair in pairs]
+        folder = cache / _fingerprint(unique, reader)
         if not folder.is_dir():
-            _fill_cache(folder, pairs, reader, progress)
-        self._images = np.load(folder / 'images.npy', mmap_mode='r')
-        self._masks = np.load(folder / 'masks.npy', mmap_mode='r')
-        self.counts = np.load(folder / 'counts.npy')
+            _fill_cache(folder, unique, reader, progress)
+        self._images = np.memmap(folder / 'images.bin', np.uint8, 'r')
+        self._masks = np.memmap(folder / 'masks.bin', np.uint8, 'r')
+        self._sizes = np.load(folder / 'sizes.npy')
+        self._starts = np.concatenate([[0], np.cumsum(self._sizes.prod(axis=1))])
+        self.counts = np.load(folder / 'counts.npy')[self._rows]
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._rows)
 
     def read(self, index: int) -> Tuple[np.ndarray, np.ndarray]:
         """Return image and mask of a frame as views of the map, not to be written to."""
-        return self._images[index], self._masks[index]
+        row = self._rows[index]
+        height, width = self._sizes[row]
+        start, end = self._starts[row:row + 2]
+        return (self._images[3 * start:3 * end].reshape(height, width, 3),
+                self._masks[start:end].reshape(height, width))
 
 
 def open_pairs(pairs: Sequence[Pair], reader: PairReader, cache: str,
@@ -187,7 +200,7 @@ def _count(mask_HW: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _fingerprint(pairs: Sequence[Pair], reader: PairReader) -> str:
-    digest = hashlib.sha256(reader.identity.encode())
+    digest = hashlib.sha256(f'frames of any size {reader.identity}'.encode())
     for pair in pairs:
         for path in (pair.image, pair.mask):
             stat = path.stat()
@@ -216,19 +229,15 @@ def _fill_cache(folder: Path, pairs: Sequence[Pair], reader: PairReader,
 
 def _decode(partial: Path, folder: Path, pairs: Sequence[Pair], reader: PairReader,
             progress: Callable[[str], None]) -> None:
-    first, _ = reader.read(pairs[0])
-    size = first.shape[:2]
-    images = np.lib.format.open_memmap(partial / 'images.npy', 'w+', np.uint8,
-                                       (len(pairs), *size, 3))
-    masks = np.lib.format.open_memmap(partial / 'masks.npy', 'w+', np.uint8, (len(pairs), *size))
+    sizes = np.zeros((len(pairs), 2), np.int64)
     counts = np.zeros((len(pairs), reader.classes), np.int64)
-    for index, pair in enumerate(pairs):
-        image, mask = reader.read(pair)
-        if image.shape[:2] != size:
-            raise ConfigError(f'{pair.image}: the cache needs images of one size, expected {size},'
-                              f" got {image.shape[:2]}; set data.cache to '' or split the folder")
-        images[index], masks[index], counts[index] = \
-            image, mask, _count(mask, reader.classes)
-        if index % 500 == 499:
-            progress(f'decoded {index + 1} of {len(pairs)} pairs into {folder}')
+    with open(partial / 'images.bin', 'wb') as images, open(partial / 'masks.bin', 'wb') as masks:
+        for index, pair in enumerate(pairs):
+            image, mask = reader.read(pair)
+            images.write(np.ascontiguousarray(image).data)
+            masks.write(np.ascontiguousarray(mask).data)
+            sizes[index], counts[index] = mask.shape, _count(mask, reader.classes)
+            if index % 500 == 499:
+                progress(f'decoded {index + 1} of {len(pairs)} pairs into {folder}')
+    np.save(partial / 'sizes.npy', sizes)
     np.save(partial / 'counts.npy', counts)

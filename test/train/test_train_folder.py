@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import cv2
-from evit_seg.core.errors import ConfigError, InputError
+from evit_seg.core.errors import InputError
 from evit_seg.core.labels import load_label_map
 import numpy as np
 from offline_train.data.folder import (
@@ -89,12 +89,21 @@ def test_missing_folders_masks_and_images_are_named(tmp_path):
         list_pairs([tmp_path])
 
 
-def test_the_cache_refuses_mixed_sizes_and_says_the_way_out(tmp_path):
-    write_pair(tmp_path, 'a', np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8))
-    write_pair(tmp_path, 'b', np.zeros((8, 4, 3), np.uint8), np.zeros((8, 4), np.uint8))
-    with pytest.raises(ConfigError, match=r"data\.cache to ''"):
-        open_frames([tmp_path], load_label_map(), str(tmp_path / 'cache'))
-    assert len(open_frames([tmp_path], load_label_map(), '')) == 2
+def test_the_cache_keeps_frames_of_mixed_sizes_and_each_once(tmp_path):
+    rng = np.random.default_rng(1)
+    for name, shape in (('a', (4, 6)), ('b', (8, 3)), ('c', (5, 5))):
+        write_pair(tmp_path / 'train', name, rng.integers(0, 256, (*shape, 3), np.uint8),
+                   rng.integers(0, 14, shape, np.uint8))
+    twice = [tmp_path / 'train', tmp_path / 'train']
+    decoded = open_frames(twice, load_label_map(), '')
+    cached = open_frames(twice, load_label_map(), str(tmp_path / 'cache'))
+    assert len(cached) == len(decoded) == 6
+    np.testing.assert_array_equal(cached.counts, decoded.counts)
+    for index in range(6):
+        for one, other in zip(cached.read(index), decoded.read(index), strict=True):
+            np.testing.assert_array_equal(one, other)
+    (folder,) = (tmp_path / 'cache').iterdir()
+    assert (folder / 'masks.bin').stat().st_size == 4 * 6 + 8 * 3 + 5 * 5
 
 
 def test_the_split_hash_follows_the_masks(tmp_path):
