@@ -9,7 +9,8 @@ NAME = 'evit_seg'
 
 RUNTIME = ['onnxruntime>=1.17', 'opencv-python-headless>=4.8']
 INSPECT = ['onnx']
-REPLAY = ['rosbags>=0.11', 'tqdm']
+REPLAY = ['rosbags>=0.11.9', 'tqdm',
+          'jinja2>=3', 'matplotlib>=3.6']  # the report as a page
 # ROS 2 Kilted from PyPI: x86-64, CPython 3.10 to 3.13. Elsewhere ROS 2 comes from apt.
 ROS = ['ros-rclpy[fastrtps]', 'ros-sensor-msgs', 'ros-std-msgs', 'ros-std-srvs',
        'ros-diagnostic-msgs', 'ros-geometry-msgs']
@@ -36,6 +37,7 @@ setup(
     name=NAME,
     version='0.1.0',
     packages=find_packages(include=[NAME, f'{NAME}.*', 'offline_train', 'offline_train.*']),
+    package_data={f'{NAME}.replay.page': ['*.css', '*.jinja']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
@@ -61,7 +63,8 @@ setup(
     entry_points={
         'console_scripts': [
             'seg_node = evit_seg.ros.node:main',
-            'bag_eval = evit_seg.replay.evaluate:main',
+            'seg_companion = evit_seg.ros.companion:main',
+            'bag_eval = evit_seg.replay.bag_eval:main',
             'make_bag = evit_seg.replay.make_bag:main',
             'bench = evit_seg.bench:main',
             'bundle = evit_seg.bundle_cli:main',

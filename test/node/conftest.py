@@ -26,3 +26,20 @@ def rig(tiny):
     rig = Rig(tiny)
     yield rig
     rig.close()
+
+
+@pytest.fixture
+def bridge(monkeypatch):
+    """Yield a function that makes a companion and what is around it; closed after the test."""
+    pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
+    from companion_rig import Bridge
+    import evit_seg.ros.companion
+    monkeypatch.setattr(evit_seg.ros.companion, 'HEARTBEAT_S', 0.05)
+    made = []
+
+    def make(**options):
+        made.append(Bridge(**options))
+        return made[-1]
+    yield make
+    for one in made:
+        one.close()
