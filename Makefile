@@ -1,5 +1,6 @@
 # Two commands do everything on a machine with git, make and Python 3.10 to 3.13 (python3-venv):
 #   make demo   renders a flight, plays it to the real node over real ROS 2, leaves video and scores
+#   make demo-real BAG=...   the same for your own bag, folder of images or video
 #   make test   checks style and types, then runs every test
 # and, on a machine that is left alone for it:
 #   make field  bad input, floods and long service at full scale; docs/results/field.json
@@ -11,7 +12,7 @@ BRIDGE := .venv-bridge
 SOURCES := evit_seg offline_train launch test setup.py
 PIP_FLAGS := --quiet --no-cache-dir --disable-pip-version-check
 
-.PHONY: demo test field lint core cv-bridge clean
+.PHONY: demo demo-real test field lint core cv-bridge clean
 
 # The environments are made again when the list of dependencies changes.
 $(DEMO)/ready: setup.py
@@ -26,6 +27,12 @@ $(TEST)/ready: setup.py
 
 demo: $(DEMO)/ready
 	AMENT_PREFIX_PATH=$(CURDIR)/$(DEMO) $(DEMO)/bin/python -m evit_seg.replay.demo --out demo
+
+# BAG: a bag, a folder of images, or a video.
+demo-real: $(DEMO)/ready
+	@test -n '$(BAG)' || { echo 'usage: make demo-real BAG=<bag, folder of images, or video>'; exit 2; }
+	AMENT_PREFIX_PATH=$(CURDIR)/$(DEMO) $(DEMO)/bin/python -m evit_seg.replay.demo_real '$(BAG)' \
+	    --out demo-real
 
 test: lint
 	AMENT_PREFIX_PATH=$(CURDIR)/$(TEST) $(TEST)/bin/python -m pytest
@@ -69,4 +76,4 @@ cv-bridge: $(BRIDGE)/ready
 	    $(BRIDGE)/bin/python -m pytest -q test/node/test_cv_bridge.py
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(CORE) $(BRIDGE) demo build install log
+	rm -rf $(DEMO) $(TEST) $(CORE) $(BRIDGE) demo demo-real build install log

@@ -6,7 +6,10 @@ Score alerts against who was really there: appearances hit, and false alerts per
 An *appearance* is an instance that was visible at the stated height or more in at least
 `confirm_n` consecutive frames. It is a *hit* if, within its span + `confirm_n` frames, an active
 alert had a region that overlaps its true box. A *false alert* is a span of an active alert that
-overlapped no true object of its class, of any height. The two are always reported together.
+overlapped no true object of its class, of any height. The two are always reported together. The
+*time to alert* runs from an appearance's first frame to the one in which the alert that hit it was
+raised; it is 0 where that alert was on before, and those are told apart: an alert that never goes
+out would look perfect.
 
 Two details the definition leaves open. A region counts in the frame it was found in, not in later
 frames that only carry it along. And a true box lives on for `confirm_n` frames after the instance
@@ -68,13 +71,19 @@ class ScoredFrame:
 
 @dataclass(frozen=True)
 class Appearance:
-    """An instance that should raise an alert: the names of the first and the last frame of it."""
+    """
+    An instance that should raise an alert: the names of the first and the last frame of it.
+
+    `time_to_alert_s` is None without a hit; `already_on` where the alert was on before it came.
+    """
 
     instance: str
     first_frame: str
     last_frame: str
     max_height_px: float
     hit: bool
+    time_to_alert_s: Optional[float] = None
+    already_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class AppearanceScore:
     minutes: float
     false_alerts_per_min: Optional[float]
     appearances: Tuple[Appearance, ...]
+    left_out: int
+    """Times an instance was visible, but too small or too shortly for an appearance."""
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the score as JSON can hold it, the appearances as a list."""
@@ -99,14 +110,14 @@ class AppearanceScore:
 
 def read_objects(path: Path) -> List[ObjectBox]:
     """Read objects.csv: `frame,class,instance,x,y,w,h`; InputError says the line."""
-    return _read_csv(path, ('frame', 'class', 'instance', 'x', 'y', 'w', 'h'),
+    return read_rows(path, ('frame', 'class', 'instance', 'x', 'y', 'w', 'h'),
                      lambda row: ObjectBox(row['frame'], row['class'], row['instance'],
                                            *(float(row[name]) for name in 'xywh')))
 
 
 def read_events(path: Path) -> List[VisibleSpan]:
     """Read events.csv: `class,instance,t_from,t_to,max_height_px`; InputError says the line."""
-    return _read_csv(path, ('class', 'instance', 't_from', 't_to', 'max_height_px'),
+    return read_rows(path, ('class', 'instance', 't_from', 't_to', 'max_height_px'),
                      lambda row: VisibleSpan(row['class'], row['instance'], float(row['t_from']),
                                              float(row['t_to']), float(row['max_height_px'])))
 
@@ -133,21 +144,39 @@ def score_appearances(frames: Sequence[ScoredFrame], objects: Sequence[ObjectBox
         if box.slug == slug and box.frame in index_of:
             boxes.setdefault(box.instance, {})[index_of[box.frame]] = box
     seen = _instances_seen(frames, boxes, slug, confirm_n)
+    spans = active_spans(frames, slug)
     appearances = []
+    left_out = 0
     for instance, first, last in _spans(frames, boxes, slug, events):
         heights = {i: box.h for i, box in boxes[instance].items() if first <= i <= last}
-        if _longest_run([i for i, h in heights.items() if h >= min_height_px]) >= confirm_n:
+        if _longest_run([i for i, h in heights.items() if h >= min_height_px]) < confirm_n:
+            left_out += 1
+        else:
+            hit = next((index for index in range(first, min(last + confirm_n + 1, len(frames)))
+                        if instance in seen[index]), None)
             appearances.append(Appearance(
                 instance, frames[first].name, frames[last].name, max(heights.values()),
-                any(instance in found for found in seen[first:last + confirm_n + 1])))
-    spans = _active_spans(frames, slug)
+                hit is not None, *time_to_alert([f.stamp_ns for f in frames], spans, first, hit)))
     false_alerts = sum(not any(seen[i] for i in span) for span in spans)
     hits = sum(appearance.hit for appearance in appearances)
-    minutes = _minutes(frames)
+    minutes = covered_minutes([frame.stamp_ns for frame in frames])
     return AppearanceScore(
         slug, min_height_px, confirm_n, hits, hits / len(appearances) if appearances else None,
         len(spans), false_alerts, minutes, false_alerts / minutes if minutes else None,
-        tuple(appearances))
+        tuple(appearances), left_out)
+
+
+def time_to_alert(stamps_ns: Sequence[int], spans: Sequence[Sequence[int]], first: int,
+                  hit: Optional[int]) -> Tuple[Optional[float], bool]:
+    """
+    Return how long after frame `first` the alert of frame `hit` was raised, and if it was before.
+
+    Indices into `stamps_ns`; `spans` are those of `active_spans`. (None, False) without a hit.
+    """
+    raised = next((span[0] for span in spans if hit in span), None)
+    if raised is None:
+        return None, False
+    return max(0, stamps_ns[raised] - stamps_ns[first]) / 1e9, raised < first
 
 
 def _instances_seen(frames: Sequence[ScoredFrame], boxes: Dict[str, Dict[int, ObjectBox]],
@@ -205,7 +234,7 @@ def _longest_run(indices: Sequence[int]) -> int:
     return max((len(run) for run in _runs(sorted(indices))), default=0)
 
 
-def _active_spans(frames: Sequence[ScoredFrame], slug: str) -> List[List[int]]:
+def active_spans(frames: Sequence[ScoredFrame], slug: str) -> List[List[int]]:
     """Return the frame indices of every stretch in which one alert id was active."""
     at: Dict[str, List[int]] = {}
     for index, frame in enumerate(frames):
@@ -215,19 +244,19 @@ def _active_spans(frames: Sequence[ScoredFrame], slug: str) -> List[List[int]]:
     return [run for indices in at.values() for run in _runs(indices)]
 
 
-def _minutes(frames: Sequence[ScoredFrame]) -> float:
+def covered_minutes(stamps_ns: Sequence[int]) -> float:
     """
     Return the time the frames cover, each up to the next and the last as long as the mean.
 
     A stamp that goes back starts a new epoch and covers no time.
     """
-    steps_ns = [max(0, after.stamp_ns - before.stamp_ns)
-                for before, after in zip(frames, frames[1:])]
-    return sum(steps_ns) * (len(frames) / len(steps_ns)) / 60e9 if steps_ns else 0.0
+    steps_ns = [max(0, after - before) for before, after in zip(stamps_ns, stamps_ns[1:])]
+    return sum(steps_ns) * (len(stamps_ns) / len(steps_ns)) / 60e9 if steps_ns else 0.0
 
 
-def _read_csv(path: Path, columns: Tuple[str, ...], make: Callable[[Dict[str, str]], _Row]
+def read_rows(path: Path, columns: Tuple[str, ...], make: Callable[[Dict[str, str]], _Row]
               ) -> List[_Row]:
+    """Return what `make` makes of each row; InputError says the line it is wrong in."""
     try:
         with open(path, newline='', encoding='utf-8') as file:
             reader = csv.DictReader(file)

@@ -140,17 +140,34 @@ def geotag(box_xywh: Tuple[float, float, float, float], camera: Camera, pose: Po
     rays = [_combined(ray, axes) for ray in camera.rays([
         ((left + right) / 2, (top + bottom) / 2), (left, top), (right, top), (left, bottom),
         (right, bottom)])]
+    _check_depression(rays)
+    centre, *corners = (_on_ground(ray, pose.height_m) for ray in rays)
+    reach_m = max(math.hypot(east - centre[0], north - centre[1]) for east, north in corners)
+    latitude_deg, longitude_deg = place_at(pose.latitude_deg, pose.longitude_deg, *centre)
+    return GeoTag(latitude_deg, longitude_deg,
+                  reach_m + _circle_95_m(rays[0], centre, pose, errors))
+
+
+def on_ground(points: Sequence[Tuple[float, float]], camera: Camera,
+              pose: Pose) -> List[Tuple[float, float]]:
+    """
+    Return where points (x, y) of the image lie on the ground: (east, north) in m from the camera.
+
+    NotGeotagged where one is not at least MIN_DEPRESSION_DEG below the horizon.
+    """
+    axes = _axes(pose)
+    rays = [_combined(ray, axes) for ray in camera.rays(points)]
+    _check_depression(rays)
+    return [_on_ground(ray, pose.height_m) for ray in rays]
+
+
+def _check_depression(rays: Sequence[Vector]) -> None:
     flattest_deg = min(math.degrees(math.atan2(-ray[2], math.hypot(ray[0], ray[1])))
                        for ray in rays)
     if flattest_deg < MIN_DEPRESSION_DEG:
         raise NotGeotagged(f'the region reaches up to {flattest_deg:.1f} degrees below the '
                            f'horizon, geotags take at least {MIN_DEPRESSION_DEG:g}; pitch the '
                            'camera down (geo.pitch_deg)')
-    centre, *corners = (_on_ground(ray, pose.height_m) for ray in rays)
-    reach_m = max(math.hypot(east - centre[0], north - centre[1]) for east, north in corners)
-    latitude_deg, longitude_deg = place_at(pose.latitude_deg, pose.longitude_deg, *centre)
-    return GeoTag(latitude_deg, longitude_deg,
-                  reach_m + _circle_95_m(rays[0], centre, pose, errors))
 
 
 def _axes(pose: Pose) -> Tuple[Vector, Vector, Vector]:
@@ -221,16 +238,34 @@ def place_at(latitude_deg: float, longitude_deg: float, east_m: float,
     poles are places like any other. Back by Bowring's formula (1976), exact to far below 1 mm
     near the surface.
     """
+    x0_m, y0_m, z0_m = _earth_centred_m(latitude_deg, longitude_deg)
     phi, lam = math.radians(latitude_deg), math.radians(longitude_deg)
-    sin_phi, cos_phi, sin_lam, cos_lam = (math.sin(phi), math.cos(phi), math.sin(lam),
-                                          math.cos(lam))
-    across_m = WGS84_A_M / math.sqrt(1 - _E2 * sin_phi ** 2)  # radius in the prime vertical
-    out_m = across_m * cos_phi - sin_phi * north_m  # along the meridian's direction outwards
-    x_m = out_m * cos_lam - sin_lam * east_m
-    y_m = out_m * sin_lam + cos_lam * east_m
-    z_m = across_m * (1 - _E2) * sin_phi + cos_phi * north_m
+    out_m = -math.sin(phi) * north_m  # along the meridian's direction outwards
+    x_m = x0_m + math.cos(lam) * out_m - math.sin(lam) * east_m
+    y_m = y0_m + math.sin(lam) * out_m + math.cos(lam) * east_m
+    z_m = z0_m + math.cos(phi) * north_m
     from_axis_m = math.hypot(x_m, y_m)
     theta = math.atan2(z_m * WGS84_A_M, from_axis_m * _B_M)
     found = math.atan2(z_m + _E2 / (1 - _E2) * _B_M * math.sin(theta) ** 3,
                        from_axis_m - _E2 * WGS84_A_M * math.cos(theta) ** 3)
     return math.degrees(found), math.degrees(math.atan2(y_m, x_m))
+
+
+def offset_m(latitude_deg: float, longitude_deg: float, to_latitude_deg: float,
+             to_longitude_deg: float) -> Tuple[float, float]:
+    """Return (east, north) in m of another place, in the tangent plane at the first one."""
+    here, there = (_earth_centred_m(latitude_deg, longitude_deg),
+                   _earth_centred_m(to_latitude_deg, to_longitude_deg))
+    x_m, y_m, z_m = (other - own for own, other in zip(here, there))
+    phi, lam = math.radians(latitude_deg), math.radians(longitude_deg)
+    out_m = math.cos(lam) * x_m + math.sin(lam) * y_m
+    return (math.cos(lam) * y_m - math.sin(lam) * x_m,
+            math.cos(phi) * z_m - math.sin(phi) * out_m)
+
+
+def _earth_centred_m(latitude_deg: float, longitude_deg: float) -> Vector:
+    """Return the earth-centred coordinates of a point of the ellipsoid's surface."""
+    phi, lam = math.radians(latitude_deg), math.radians(longitude_deg)
+    across_m = WGS84_A_M / math.sqrt(1 - _E2 * math.sin(phi) ** 2)  # radius in the prime vertical
+    return (across_m * math.cos(phi) * math.cos(lam), across_m * math.cos(phi) * math.sin(lam),
+            across_m * (1 - _E2) * math.sin(phi))

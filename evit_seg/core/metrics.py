@@ -155,6 +155,29 @@ class ScoreAccumulator:
             self._dice_sum += dice
             self._dice_images += 1
 
+    def totals(self) -> Dict[str, Any]:
+        """
+        Return the sums that all scores come from, as JSON can hold them, for `add_totals`.
+
+        `confusion` is the matrix, its rows the truth; `flood_px` is as `flood_counts`.
+        """
+        return {'images': self.images, 'confusion': self.matrix.tolist(),
+                'lpcv_dice_sum': self._dice_sum, 'lpcv_images': self._dice_images,
+                'flood_px': list(self._flood)}
+
+    def add_totals(self, totals: Dict[str, Any]) -> None:
+        """Add what another accumulator of the same classes has summed; see `totals`."""
+        matrix = np.array(totals['confusion'], np.int64)
+        if matrix.shape != self.matrix.shape:
+            raise ConfigError(f'confusion: expected {self.matrix.shape}, got {matrix.shape}; are '
+                              'these scores of one label map?')
+        self.matrix += matrix
+        self.images += totals['images']
+        self._dice_sum += totals['lpcv_dice_sum']
+        self._dice_images += totals['lpcv_images']
+        tp, fp, fn = totals['flood_px']
+        self._flood = (self._flood[0] + tp, self._flood[1] + fp, self._flood[2] + fn)
+
     def result(self, label_map: LabelMap, seconds_per_image: Optional[float] = None
                ) -> Dict[str, Any]:
         """

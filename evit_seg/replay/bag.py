@@ -14,14 +14,19 @@ from typing import Any
 import cv2
 from evit_seg.core.decode import decode_compressed, decode_raw, Frame, Scale16
 from evit_seg.core.errors import FrameError, InputError
+from evit_seg.replay.ros1_index import Ros1Reader
+from evit_seg.replay.salvage import MAGICS, salvaged_reader, unread_log
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.typesys import get_typestore, Stores
 
 RAW_TYPE = 'sensor_msgs/msg/Image'
 COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
-RECOVERY = {'.bag': ' (`rosbag reindex` may save a recording that broke off)',
-            '.mcap': ' (`mcap recover` may save a recording that broke off)'}
+RECOVERY = {'.bag': '`rosbag reindex`', '.active': '`rosbag reindex`', '.mcap': '`mcap recover`',
+            '.db3': '`sqlite3 FILE .recover`'}
+TYPES = get_typestore(Stores.ROS2_HUMBLE)
+"""Of bags that bring no definitions of their own, as those before Iron."""
+SHOWN_TOPICS = 5
 LABEL_ENCODINGS = ('mono8', '8UC1')
 
 
@@ -69,15 +74,19 @@ class Bag:
     """
     An open bag (a context manager): `.bag`, `.db3`, `.mcap` or a rosbag2 folder.
 
-    Whatever cannot be read raises InputError with the reason in one sentence.
+    Whatever cannot be read raises InputError with the reason in one sentence. With `partial` a
+    damaged bag gives what can be read of it, and `damage` says where it breaks off, else None.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, partial: bool = False) -> None:
         self.path = path
+        self.partial = partial
+        self.damage: str | None = None
         if not path.exists():
             raise InputError(f'{path} does not exist')
         self._stack = ExitStack()
         self._reader = self._open()
+        self._found_damage = self.damage
         try:
             self.image_topics = [topic for topic in self._list_topics() if topic.messages]
         except InputError:
@@ -85,21 +94,70 @@ class Bag:
             raise
 
     def _open(self) -> AnyReader:
+        path = self._readable_name()
+        self._note_unread_log()
+        try:
+            reader = AnyReader([path], default_typestore=TYPES)
+            if not reader.is2:
+                reader.readers = [Ros1Reader(path)]
+            return self._stack.enter_context(reader)
+        except Exception as error:  # a damaged file fails in rosbags in any way
+            if self.partial:
+                return self._salvage(path, error)
+            self.close()
+            raise InputError(f'{self.path} is not a bag that can be read: '
+                             f'{_one_line(error).rstrip(".")}{self._way_out()}') from error
+
+    def _readable_name(self) -> Path:
+        """Return the bag under a name by which AnyReader knows what it is."""
         if self.path.is_dir() and not (self.path / 'metadata.yaml').is_file():
             raise InputError(f'{self.path} holds no metadata.yaml: expected a rosbag2 folder or '
                              'a .bag, .db3 or .mcap file')
-        types = get_typestore(Stores.ROS2_HUMBLE)
-        path = self.path
-        if path.is_dir() and path.suffix == '.bag':  # AnyReader would take the name for ROS 1's
-            path = Path(self._stack.enter_context(TemporaryDirectory())) / 'bag'
-            path.symlink_to(self.path.resolve(), target_is_directory=True)
-        try:
-            return self._stack.enter_context(AnyReader([path], default_typestore=types))
-        except Exception as error:  # a damaged file fails in rosbags in any way
-            hint = RECOVERY.get(self.path.suffix, '')
+        ros1 = self.path.name.endswith('.bag.active')  # its recorder died
+        if not ros1 and not (self.path.is_dir() and self.path.suffix == '.bag'):
+            return self.path
+        path = Path(self._stack.enter_context(TemporaryDirectory())) / self.path.stem
+        path.symlink_to(self.path.resolve(), target_is_directory=self.path.is_dir())
+        return path
+
+    def _note_unread_log(self) -> None:
+        log = unread_log(self.path)
+        if log is None:
+            return
+        lost = f'{log.name} holds messages that are not in {log.name[:-len("-wal")]} yet'
+        if not self.partial:
             self.close()
-            raise InputError(f'{self.path} is not a bag that can be read: '
-                             f'{_one_line(error).rstrip(".")}{hint}') from error
+            raise InputError(f'{self.path}: {lost} (`sqlite3 {log.name[:-len("-wal")]} "PRAGMA '
+                             'wal_checkpoint"` brings them in, --partial goes without them)')
+        self.damage = lost
+
+    def _salvage(self, path: Path, reason: Exception) -> AnyReader:
+        broken: list[str] = []
+        try:
+            reader = self._stack.enter_context(salvaged_reader(path, TYPES, broken.append))
+        except Exception as error:  # as in _open
+            self.close()
+            raise InputError(f'{self.path}: nothing of it can be read: '
+                             f'{_one_line(error).rstrip(".")}{self._way_out()}') from error
+        found = '; '.join(broken) or f'{self.path.name} is whole but for ' \
+            f'its index ({_one_line(reason).rstrip(".")})'
+        self.damage = f'{self.damage}; {found}' if self.damage else found
+        return reader
+
+    def _way_out(self) -> str:
+        """Return what may help, in brackets; nothing does if the file is something else."""
+        if self.path.is_dir():
+            return ' (`ros2 bag reindex` may save a recording that broke off, --partial ' \
+                'evaluates what can be read)'
+        magic = MAGICS.get(self.path.suffix)
+        if magic is None:
+            return ''
+        with self.path.open('rb') as stream:
+            start = stream.read(len(magic))
+        if start != magic:
+            return f' (a {self.path.suffix} file begins with {magic!r}, this one with {start!r})'
+        return f' ({RECOVERY[self.path.suffix]} may save a recording that broke off, --partial ' \
+            'evaluates what can be read)'
 
     def __enter__(self) -> Bag:
         return self
@@ -138,7 +196,8 @@ class Bag:
         Yield the messages of the topics in the order of the bag's time.
 
         A message that cannot be deserialised has the error as its content, and stamp 0, as one
-        without a header has; a file that breaks off raises InputError.
+        without a header has; a file that breaks off raises InputError, and with `partial` ends
+        there and `damage` says so.
         """
         wanted = [c for c in self._reader.connections if c.topic in topics]
         if not wanted:
@@ -151,6 +210,9 @@ class Bag:
             except StopIteration:
                 return
             except Exception as error:  # as in _open
+                if self.partial:
+                    self._break_off(f'after {count} messages ({_one_line(error).rstrip(".")})')
+                    return
                 raise InputError(f'{self.path}: damaged after {count} messages: '
                                  f'{_one_line(error)}') from error
             count += 1
@@ -164,6 +226,10 @@ class Bag:
                 int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
             yield BagMessage(connection.topic, stamp_ns, bag_ns, content)
 
+    def _break_off(self, where: str) -> None:
+        before = f'{self._found_damage}; ' if self._found_damage else ''
+        self.damage = f'{before}{self.path.name} breaks off {where}'
+
     def choose_image_topic(self, wanted: str | None = None) -> ImageTopic:
         """Return the wanted image topic, or the only one that is neither label nor unreadable."""
         if wanted is not None:
@@ -174,8 +240,18 @@ class Bag:
         if candidates:
             raise InputError(f'{self.path} has {len(candidates)} image topics, choose one with '
                              f'--image-topic: {_listed(candidates)}')
-        what = f', only {_listed(self.image_topics)}' if self.image_topics else ''
-        raise InputError(f'{self.path} has no image topic that can be read{what}')
+        raise InputError(f'{self.path} has no image topic that can be read, {self._instead()}')
+
+    def _instead(self) -> str:
+        """Return what there is where images are looked for."""
+        if self.image_topics:
+            return f'only {_listed(self.image_topics)}'
+        others = [f'{name} ({kind})' for name, kind in sorted(self.topic_types.items())]
+        if not others:
+            return 'it holds no messages'
+        more = f' and {len(others) - SHOWN_TOPICS} more' if len(others) > SHOWN_TOPICS else ''
+        return f'only {", ".join(others[:SHOWN_TOPICS])}{more}; images are {RAW_TYPE} or ' \
+            f'{COMPRESSED_TYPE}'
 
     def choose_truth_topic(self, wanted: str | None = None) -> ImageTopic | None:
         """Return the wanted label topic, or the only one there is, or None."""

@@ -8,7 +8,7 @@ python -m evit_seg.replay.demo --out demo/
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import json
 from pathlib import Path
 import shutil
@@ -21,9 +21,11 @@ from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.alert_params import load_alert_rules
 from evit_seg.replay.annotations import Annotations
 from evit_seg.replay.bag import Bag
+from evit_seg.replay.comparable import compare, comparison_line
 from evit_seg.replay.evaluate import evaluate, write_json
 from evit_seg.replay.image_source import open_source
 from evit_seg.replay.make_bag import write_bag
+from evit_seg.replay.run import read_stamps
 
 SEED = 3000
 """No model is trained or chosen on this flight."""
@@ -40,10 +42,10 @@ class StepFailed(EvitSegError):
         self.exit_code = exit_code
 
 
-def clear(out: Path) -> None:
+def clear(out: Path, parts: Sequence[str] = PARTS) -> None:
     """Make the folder, without the parts of an earlier run; InputError if it is another's."""
     if out.exists():
-        foreign = [entry.name for entry in out.iterdir() if entry.name not in PARTS] \
+        foreign = [entry.name for entry in out.iterdir() if entry.name not in parts] \
             if out.is_dir() else [out.name]
         if foreign:
             raise InputError(f'{out} holds things that are not of an earlier demo '
@@ -75,11 +77,12 @@ def run_demo(args: argparse.Namespace) -> dict[str, Any]:
     tables = {'objects': flight / 'objects.csv', 'events': flight / 'events.csv'}
     run_step('evit_seg.replay.live', [
         str(out / 'flight.bag'), '--model', args.model, '--out', str(out / 'live'),
-        '--objects', str(tables['objects']), '--events', str(tables['events'])])
+        '--objects', str(tables['objects']), '--events', str(tables['events']), '--no-compare'])
     say('4/4 evaluating the bag without ROS')
     live = read_json(out / 'live' / 'report.json')
     replay = evaluate_bag(out / 'flight.bag', args.model, Annotations.read(**tables))
-    report = {'live': live, 'bag_eval': replay}
+    report = {'live': live, 'bag_eval': replay,
+              'comparison': compare(live, replay, image_stamps(out / 'flight.bag'))}
     write_json(out / 'demo.json', report)
     return report
 
@@ -93,6 +96,12 @@ def evaluate_bag(path: Path, model: str, annotations: Annotations) -> dict[str, 
                             annotations=annotations, progress=True)
     finally:
         segmenter.close()
+
+
+def image_stamps(path: Path) -> Sequence[int]:
+    """Return the stamps of the frames, ns."""
+    with Bag(path) as bag:
+        return read_stamps(bag, bag.choose_image_topic(), None).image_ns
 
 
 def table(report: dict[str, Any], out: Path) -> Iterator[str]:
@@ -114,6 +123,7 @@ def table(report: dict[str, Any], out: Path) -> Iterator[str]:
     yield f'model {live["model"]["name"]} on a synthetic flight of ' \
           f'{live["bag"]["duration_s"]:.0f} s that it was not trained on'
     yield from (f'{name:26} {first:26} {second}'.rstrip() for name, first, second in rows)
+    yield f'alerts: {comparison_line(report["comparison"])}'
     yield f'video  {out / "live" / "overlay.mp4"}'
     yield f'image  {out / "live" / "poster.png"}'
     yield f'JSON   {out / "demo.json"}'

@@ -3,7 +3,7 @@
 """The course of a live run: wait for each other, play in time, wait for the last answers."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import time
 from typing import Protocol
 
@@ -18,6 +18,10 @@ DRAIN_TIMEOUT_S = 30.0
 """For the answers still to come after the last frame."""
 LOCKSTEP_TIMEOUT_S = 10.0
 """For one answer; a frame that is lost or unreadable gets none."""
+SILENCE_TIMEOUT_S = 60.0
+"""For the next report of a node while frames are played; it is due once a second."""
+TIMELESS = 'nothing comes on /clock'
+"""In the sentence of a node that has not heard the time of the bag yet."""
 LATE_S = 0.02
 """A frame published this much later than it was due counts as late."""
 POLL_S = 0.05
@@ -46,8 +50,8 @@ class Link(Protocol):
     def others(self) -> Others:
         """Return what publishes the topics beside the images."""
 
-    def matched(self) -> bool:
-        """Tell whether the node listens to us and we to each of its topics."""
+    def missing(self) -> Sequence[str]:
+        """Return what has not found its other side: nothing once the node and we have matched."""
 
     def publish(self, index: int, message: BagMessage) -> None:
         """Publish one frame of the bag."""
@@ -66,26 +70,31 @@ class Process(Protocol):
         """Return what it logged last."""
 
 
-def wait_until_ready(link: Link, node: Process) -> None:
+def wait_until_ready(link: Link, node: Process, start_ns: int) -> None:
     """
     Wait until both sides have found each other, and the node has reported since.
 
-    That report makes sure that the node, too, had the time to find us. InputError, with what the
-    node says, where it does not come about in time.
+    That report makes sure that the node, too, had the time to find us, and that it knows the time
+    of the bag, which is told to be `start_ns` meanwhile. InputError, with what is waited for and
+    what the node says, where it does not come about in time.
     """
     deadline_s = time.monotonic() + READY_TIMEOUT_S
     matched_at: int | None = None
+    missing: Sequence[str] = ()
     while True:
         node.check()
         link.recording.check()
         report = link.recording.report
-        if matched_at is None and link.matched():
-            matched_at = report.number
+        link.others.tell_time(start_ns)
+        if matched_at is None:
+            missing = link.missing()
+            matched_at = None if missing else report.number
         if matched_at is not None and report.number > matched_at \
-                and report.values.get('state') == 'active':
+                and report.values.get('state') == 'active' and TIMELESS not in report.sentence:
             return
         if time.monotonic() > deadline_s:
-            raise InputError(f'seg_node was not ready within {READY_TIMEOUT_S:g} s; it says: '
+            raise InputError(f'seg_node was not ready within {READY_TIMEOUT_S:g} s; waited for '
+                             f'{", ".join(missing) or "its report that it is active"}; it says: '
                              f'{report.sentence or "nothing"}; {node.last_words()}')
         link.recording.wait_for_report(report.number, POLL_S)
 
@@ -103,6 +112,11 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
     start: tuple[float, int] | None = None
     index = -1
     bar = tqdm(total=image.messages, unit='frame', desc='live', disable=None if progress else True)
+
+    def check() -> None:
+        node.check()
+        recording.check()
+        recording.check_alive(SILENCE_TIMEOUT_S)
     for message in bag.messages([image.name, *others]):
         if message.topic == image.name:
             index += 1
@@ -111,26 +125,34 @@ def play(link: Link, node: Process, bag: Bag, image: ImageTopic, rate: float, *,
             continue
         start = start or (time.monotonic(), message.bag_ns)
         due_s = start[0] + (message.bag_ns - start[1]) / 1e9 / rate
-        late_s = _wait_until_due(link.others, due_s, message.bag_ns, rate)
+        late_s = _wait_until_due(link.others, due_s, message.bag_ns, rate, check)
         if message.topic != image.name:
             link.others.publish(message)
             continue
         if late_s > LATE_S and not lockstep:
             recording.late_frames += 1
+        if not recording.sent_s:
+            recording.first_ns = message.bag_ns
         link.publish(index, message)
         if lockstep:
             recording.wait_for_answer(index, LOCKSTEP_TIMEOUT_S)
-        node.check()
-        recording.check()
+        check()
         node.sample_memory()
     bar.close()
+    recording.modes.end()
     if not recording.sent_s:
         raise InputError(f'{bag.path}: no message of {image.name} can be deserialised')
 
 
-def _wait_until_due(others: Others, due_s: float, bag_ns: int, rate: float) -> float:
-    """Wait for a message's turn, telling the time of the bag; return how late it is, in s."""
+def _wait_until_due(others: Others, due_s: float, bag_ns: int, rate: float,
+                    check: Callable[[], None]) -> float:
+    """
+    Wait for a message's turn, telling the time of the bag; return how late it is, in s.
+
+    `check` ends the wait by an error when there is nobody to wait for any more.
+    """
     while True:
+        check()
         early_s = due_s - time.monotonic()
         others.tell_time(bag_ns - max(0, round(early_s * rate * 1e9)))
         if early_s <= 0:
@@ -161,5 +183,8 @@ def drain(link: Link, node: Process) -> None:
             if counts == before or (last in recording.answered_s and counted):
                 return
         before = counts
-    raise InputError(f'seg_node did not come to rest within {DRAIN_TIMEOUT_S:g} s; it says: '
+    counts = {name[len('frames '):]: count for name, count in before.items()}
+    raise InputError(f'seg_node did not come to rest within {DRAIN_TIMEOUT_S:g} s; waited for '
+                     f'reports in which no frame is in work and nothing changes, of '
+                     f'{len(recording.sent_s)} frames sent; its last: {counts}; it says: '
                      f'{recording.report.sentence or "nothing"}')

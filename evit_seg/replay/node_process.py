@@ -81,10 +81,16 @@ class NodeProcess:
                              f'killed: {self.last_words()}', 1) from None
 
     def kill(self) -> None:
-        """End it now; harmless when it has ended."""
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
+        """End it now; harmless when it has ended. NodeFailed if the kernel does not let it go."""
+        if self._process.poll() is not None:
+            return
+        self._process.kill()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise NodeFailed(f'seg_node (process {self._process.pid}) did not end within '
+                             f'{STOP_TIMEOUT_S:g} s of SIGKILL: it hangs in the kernel, in a '
+                             'driver most likely', 1) from None
 
 
 def write_parameters(path: Path, parameters: Mapping[str, Any]) -> Path:

@@ -21,8 +21,9 @@ class SeenFrame:
     One frame and all that was made of it.
 
     `index` is its place among the bag's images, `stamp_ns` the clock of the run (the header's, or
-    the bag's time where every header says zero). `regions` are those that hold evidence, by class
-    id; `active` the alerts after this frame, `events` what it changed.
+    the bag's time where every header says zero), `first_ns` that of the bag's first image.
+    `regions` are those that hold evidence, by class id; `active` the alerts after this frame,
+    `events` what it changed. `name` is the frame's stem and time in frames.csv, where known.
     """
 
     index: int
@@ -32,6 +33,8 @@ class SeenFrame:
     regions: Mapping[int, Sequence[Region]]
     events: Sequence[AlertEvent]
     active: tuple[Alert, ...]
+    first_ns: int = 0
+    name: tuple[str, float] | None = None
 
 
 class Observer(Protocol):

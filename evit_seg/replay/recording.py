@@ -6,11 +6,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 import tempfile
 import threading
-from typing import Any, IO
+import time
+from typing import IO
 
 import cv2
 from evit_seg.core.alerts import Alert, AlertEvent
 from evit_seg.core.errors import InputError
+from evit_seg.replay.live_modes import ModeTimeline
+from evit_seg.replay.places import PlacedEvent
 import numpy as np
 
 Header = tuple[int, int, str]
@@ -48,11 +51,18 @@ class MaskSpool:
 
 @dataclass
 class Report:
-    """The newest of the node's own reports (/diagnostics): sentence and values."""
+    """The newest of the node's own reports (/diagnostics): sentence, values, and when it came."""
 
     number: int = 0
     sentence: str = ''
     values: dict[str, str] = field(default_factory=dict)
+    at_s: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def settled(self) -> int:
+        """Return how many frames have come to their end, as the report tells."""
+        return int(self.values.get('frames received', 0)) - \
+            int(self.values.get('frames in_work', 0))
 
 
 class Recording:
@@ -66,10 +76,17 @@ class Recording:
         self.wrong_headers: list[str] = []
         self.repeated_answers = 0
         self.late_frames = 0
+        self._lost = 0
+        self._settled_reports = 0  # in a row, since the last frame was sent
         self.events: list[tuple[int, AlertEvent]] = []
         """With the frame that brought each."""
-        self.places: list[dict[str, Any]] = []
-        """What each event says of the place of its alert, in the node's own words."""
+        self.placed: list[PlacedEvent] = []
+        """The events with the places of their alerts, in the node's own words."""
+        self.raised_ms: list[float] = []
+        """From publishing a frame to the event of an alert that it raised."""
+        self.modes = ModeTimeline()
+        self.first_ns = 0
+        """When the first frame was due, in the time of the bag."""
         self.notes: list[str] = []
         """What the user should know of what is played."""
         self.report = Report()
@@ -81,6 +98,7 @@ class Recording:
         with self.changed:
             self.indices[header] = index
             self.sent_s[index] = now_s
+            self._settled_reports = 0
 
     def note_mask(self, header: Header, mask_HW: np.ndarray, now_s: float) -> None:
         """Note an answer; its header must be one that was sent."""
@@ -93,21 +111,32 @@ class Recording:
                 self.masks.put(index, mask_HW)
             self.changed.notify_all()
 
-    def note_events(self, header: Header, events: list[AlertEvent],
-                    places: list[dict[str, Any]]) -> None:
+    def note_events(self, header: Header, placed: list[PlacedEvent], now_s: float) -> None:
         """Note the alert events of one frame, and where they say the alerts lie."""
         with self.changed:
-            self.places += places
             index = self._index_of('alert_events', header)
             if index is not None:
-                self.events += [(index, event) for event in events]
+                self.placed += placed
+                self.events += [(index, one.event) for one in placed]
+                self.raised_ms += [(now_s - self.sent_s[index]) * 1e3 for one in placed
+                                   if one.event.kind == 'raised']
             self.changed.notify_all()
 
-    def note_report(self, sentence: str, values: dict[str, str]) -> None:
-        """Note the node's report of itself."""
+    def note_report(self, sentence: str, values: dict[str, str], *, ok: bool = True,
+                    bag_ns: int = 0) -> None:
+        """Note the node's report of itself, and the time of the bag when it came."""
         with self.changed:
             self.report = Report(self.report.number + 1, sentence, values)
+            settled = self.report.settled + self._lost >= len(self.sent_s)
+            self._settled_reports = self._settled_reports + 1 if settled else 0
+            if int(values.get('frames received', 0)):  # before that it can but wait for frames
+                self.modes.note_report(bag_ns, ok, sentence)
             self.changed.notify_all()
+
+    def note_mode(self, text: str, bag_ns: int) -> None:
+        """Note what the node says of its mode."""
+        with self.changed:
+            self.modes.note_mode(bag_ns, text)
 
     def note_fault(self, error: Exception) -> None:
         """Note that something the node sent cannot be taken; no more will be."""
@@ -131,9 +160,26 @@ class Recording:
             return self.changed.wait_for(lambda: self.report.number > number, seconds)
 
     def wait_for_answer(self, index: int, seconds: float) -> bool:
-        """Wait for the mask of one frame; False at the deadline."""
+        """
+        Wait for the mask of one frame; False at the deadline, or when none is to come.
+
+        None is to come when the node reports that all that was sent has come to an end, twice: the
+        mask may come after the first of these reports. A frame that is not heard of until the
+        deadline is taken for lost.
+        """
         with self.changed:
-            return self.changed.wait_for(lambda: index in self.answered_s, seconds)
+            if not self.changed.wait_for(lambda: index in self.answered_s
+                                         or self._settled_reports > 1, seconds):
+                self._lost += 1
+            return index in self.answered_s
+
+    def check_alive(self, seconds: float) -> None:
+        """Raise InputError when the node has not reported for so long."""
+        silent_s = time.monotonic() - self.report.at_s
+        if silent_s > seconds:
+            raise InputError(f'waited {silent_s:.0f} s for a report of seg_node on /diagnostics, '
+                             f'it comes once a second; its last one: '
+                             f'{self.report.sentence or "none"}')
 
     def alerts_by_frame(self, frames: int) -> dict[int, tuple[Alert, ...]]:
         """

@@ -3,7 +3,8 @@
 """A bag through the Segmenter, frame by frame: masks, scores, alerts and stage times."""
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from evit_seg.core.segmenter import Segmenter
 from evit_seg.replay.bag import Bag, BagMessage, decode_frame, decode_label, ImageTopic
 from evit_seg.replay.observer import Observer, SeenFrame
 from evit_seg.replay.truth import MaskMatcher, pair_stamps
+from evit_seg.replay.truth_folder import TruthFolder
 import numpy as np
 from tqdm import tqdm
 
@@ -28,8 +30,8 @@ class Stamps:
     They are the headers' own; where every frame's header says zero, the bag's time.
     """
 
-    image_ns: list[int]
-    truth_ns: list[int]
+    image_ns: Sequence[int]
+    truth_ns: Sequence[int]
     clock: str
     """'header' or 'bag'."""
 
@@ -37,26 +39,45 @@ class Stamps:
 def read_stamps(bag: Bag, image: ImageTopic, truth: ImageTopic | None,
                 progress: bool = False) -> Stamps:
     """Read through the bag once for its stamps."""
-    both: dict[str, list[tuple[int, int]]] = {image.name: []}
-    if truth is not None:
-        both[truth.name] = []
+    both = {topic.name: (array('q'), array('q')) for topic in (image, truth) if topic is not None}
     for message in tqdm(bag.messages(list(both)), unit='message', desc='stamps',
                         total=image.messages + (truth.messages if truth else 0),
                         disable=None if progress else True):  # None: only on a terminal
-        both[message.topic].append((message.stamp_ns, message.bag_ns))
-    which = 0 if any(stamp_ns for stamp_ns, _ in both[image.name]) else 1
-    return Stamps([pair[which] for pair in both[image.name]],
-                  [pair[which] for pair in both[truth.name]] if truth else [],
+        stamps_ns, bag_ns = both[message.topic]
+        stamps_ns.append(message.stamp_ns)
+        bag_ns.append(message.bag_ns)
+    if not both[image.name][0]:
+        raise InputError(f'{bag.path}: not one message of {image.name} can be read')
+    which = 0 if any(both[image.name][0]) else 1
+    return Stamps(both[image.name][which], both[truth.name][which] if truth else array('q'),
                   ('header', 'bag')[which])
 
 
 @dataclass
+class Refused:
+    """How many could not be decoded, and why the first could not."""
+
+    count: int = 0
+    first: str = ''
+
+    def add(self, error: FrameError) -> None:
+        """Count one."""
+        self.first = self.first or str(error)
+        self.count += 1
+
+
+@dataclass
 class Outcome:
-    """What a run over a bag gave; `stage_ms` is stage -> one value per frame."""
+    """
+    What a run over a bag gave; bags are long, so that little is kept of each frame.
+
+    `processed` are the places in the bag of the frames that could be decoded, `stage_ms` is stage
+    -> one value for each of them. Of what is malformed the first reason is kept.
+    """
 
     frames: int = 0
-    malformed: list[str] = field(default_factory=list)
-    malformed_labels: list[str] = field(default_factory=list)
+    malformed: Refused = field(default_factory=Refused)
+    malformed_labels: Refused = field(default_factory=Refused)
     truth_resized: int = 0
     pairs: int = 0
     lost_pairs: int = 0
@@ -64,8 +85,9 @@ class Outcome:
     scores: ScoreAccumulator | None = None
     events: list[AlertEvent] = field(default_factory=list)
     alerts: dict[int, tuple[Alert, ...]] = field(default_factory=dict)
-    """Active alerts after each frame that could be decoded, by its place in the bag."""
-    stage_ms: dict[str, list[float]] = field(default_factory=dict)
+    """Active alerts after each processed frame that has a name, by its place in the bag."""
+    processed: array[int] = field(default_factory=lambda: array('q'))
+    stage_ms: dict[str, array[float]] = field(default_factory=dict)
     wall_s: float = 0.0
 
 
@@ -73,14 +95,19 @@ class BagRun:
     """Feeds the messages of one bag to a Segmenter in the bag's order."""
 
     def __init__(self, segmenter: Segmenter, rules: Sequence[AlertRule], stamps: Stamps,
-                 tolerance_ns: int = 0, observers: Sequence[Observer] = ()) -> None:
+                 tolerance_ns: int = 0, observers: Sequence[Observer] = (), *,
+                 masks: TruthFolder | None = None,
+                 names: Mapping[int, tuple[str, float]] | None = None) -> None:
+        self._masks = masks
+        self._names = names or {}
         self._segmenter = segmenter
         self._observers = observers
         self._rules = rules
         self._stamps = stamps
         self._tracker = AlertTracker(rules)
         pairs = pair_stamps(stamps.image_ns, stamps.truth_ns, tolerance_ns)
-        self._matcher = MaskMatcher(pairs)
+        self._mask_of = pairs if masks is not None else {}
+        self._matcher = MaskMatcher({} if masks is not None else pairs)
         self._images = 0
         self._truths = 0
         classes = len(segmenter.label_map)
@@ -94,7 +121,7 @@ class BagRun:
         try:
             frame = decode_frame(message)
         except FrameError as error:
-            self.outcome.malformed.append(str(error))
+            self.outcome.malformed.add(error)
             self._matcher.give_up_image(index)
             return
         decoded_s = time.perf_counter()
@@ -107,20 +134,33 @@ class BagRun:
 
         self.outcome.frames += 1
         self.outcome.events += events
-        active = self.outcome.alerts[index] = tuple(self._tracker.active())
+        self.outcome.processed.append(index)
+        active = tuple(self._tracker.active())
+        if index in self._names:
+            self.outcome.alerts[index] = active
         counts = np.bincount(result.mask_HW.reshape(-1), minlength=len(self.outcome.class_px))
         self.outcome.class_px += counts
         stages = {'decode': (decoded_s - start_s) * 1e3, **result.stage_ms,
                   'alerts': (tracked_s - answered_s) * 1e3, 'total': (tracked_s - start_s) * 1e3}
         for stage, value_ms in stages.items():
-            self.outcome.stage_ms.setdefault(stage, []).append(value_ms)
+            self.outcome.stage_ms.setdefault(stage, array('d')).append(value_ms)
         seen = SeenFrame(index, self._stamps.image_ns[index], frame, result, regions, events,
-                         active)
+                         active, self._stamps.image_ns[0], self._names.get(index))
         for observer in self._observers:
             observer.take_frame(seen)
-        truth_HW = self._matcher.add_prediction(index, result.mask_HW)
+        truth_HW = self._read_mask(index) if self._masks is not None \
+            else self._matcher.add_prediction(index, result.mask_HW)
         if truth_HW is not None:
             self._score(index, truth_HW, result.mask_HW)
+
+    def _read_mask(self, index: int) -> np.ndarray | None:
+        if self._masks is None or index not in self._mask_of:
+            return None
+        try:
+            return self._masks.read(self._mask_of[index])
+        except FrameError as error:
+            self.outcome.malformed_labels.add(error)
+            return None
 
     def take_truth(self, message: BagMessage) -> None:
         """Take one label and score the prediction it belongs to, if that is there."""
@@ -128,7 +168,7 @@ class BagRun:
         try:
             truth_HW = decode_label(message)
         except FrameError as error:
-            self.outcome.malformed_labels.append(str(error))
+            self.outcome.malformed_labels.add(error)
             self._matcher.give_up_truth(index)
             return
         image_index = self._matcher.image_of(index)
@@ -160,9 +200,16 @@ class BagRun:
 
 def run_bag(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], image: ImageTopic,
             truth: ImageTopic | None, stamps: Stamps, *, tolerance_ns: int = 0,
-            observers: Sequence[Observer] = (), progress: bool = False) -> Outcome:
-    """Return what the bag gave; InputError when not one frame of it could be decoded."""
-    run = BagRun(segmenter, rules, stamps, tolerance_ns, observers)
+            observers: Sequence[Observer] = (), masks: TruthFolder | None = None,
+            names: Mapping[int, tuple[str, float]] | None = None,
+            progress: bool = False) -> Outcome:
+    """
+    Return what the bag gave; InputError when not one frame of it could be decoded.
+
+    Ground truth comes from the topic `truth` or from `masks`, whose stamps are then those of
+    `stamps`. `names` are the frames' stems and times in frames.csv, for observers.
+    """
+    run = BagRun(segmenter, rules, stamps, tolerance_ns, observers, masks=masks, names=names)
     segmenter.warm_up()
     labels = truth.name if truth else None
     topics = {image.name, *([labels] if labels else []),
@@ -181,5 +228,5 @@ def run_bag(bag: Bag, segmenter: Segmenter, rules: Sequence[AlertRule], image: I
     outcome = run.finish(time.perf_counter() - start_s)
     if not outcome.frames:
         raise InputError(f'{bag.path}: not one of the {len(stamps.image_ns)} frames of '
-                         f'{image.name} can be decoded; the first: {outcome.malformed[0]}')
+                         f'{image.name} can be decoded; the first: {outcome.malformed.first}')
     return outcome

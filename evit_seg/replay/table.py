@@ -6,14 +6,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from evit_seg.replay.disagreement import disagreement_lines
+from evit_seg.replay.event_lines import event_lines
+from evit_seg.replay.harvest import harvest_lines
+from evit_seg.replay.safe_zones import zone_lines
+from evit_seg.replay.table_of_models import gate_lines, side_by_side
+
 SMALLEST_SHARE = 0.0005
 """Classes with less of the pixels, and no truth, are left out of the table."""
 
 
 def report_lines(report: dict[str, Any]) -> list[str]:
     """Return the lines to print of a report made by `evaluate`."""
-    return [*_head(report), '', *_classes(report), '', *_alerts(report), '', *_timing(report),
+    return [*_head(report), '', *_classes(report), '', *_alerts(report),
+            *zone_lines(report.get('safe_zone')), '', *_timing(report),
             *(f'note: {note}' for note in report['notes'])]
+
+
+def lines_of_all(content: dict[str, Any]) -> list[str]:
+    """Return the lines to print of what bag_eval writes: every run, the bundles, the gates."""
+    lines: list[str] = []
+    for run in content['runs']:
+        lines += [*report_lines(run), '']
+    if len(content['models']) > 1 or len(content['runs']) > len(content['models']) > 0:
+        lines += [*side_by_side(content['models']), '']
+    for entry in content['disagreement']:
+        lines += [*disagreement_lines(entry), '']
+    return [*lines, *harvest_lines(content['harvest']), *gate_lines(content['gates'])]
 
 
 def _head(report: dict[str, Any]) -> Iterator[str]:
@@ -65,6 +84,7 @@ def _alerts(report: dict[str, Any]) -> Iterator[str]:
         yield f'  {event["t_s"]:8.2f} s  {event["kind"]:8} {event["alert_id"]}'
     for score in report['appearances'] or ():
         yield appearance_line(score)
+    yield from event_lines(report)
 
 
 def appearance_line(score: dict[str, Any]) -> str:

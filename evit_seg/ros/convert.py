@@ -11,6 +11,7 @@ from typing import Callable, Optional, Tuple, Union
 import cv2
 from evit_seg.core.decode import decode_compressed, decode_raw, Frame, UnknownEncoding
 from evit_seg.core.errors import FrameError
+from evit_seg.core.position import sensor_region_hw
 import numpy as np
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -107,9 +108,8 @@ def scaled_camera_info(info: CameraInfo, header: Header, source_hw: Tuple[int, i
     when it is not of this image: their sizes do not agree. A pixel's centre lies at its index,
     so a principal point c becomes (c + 0.5) * scale - 0.5.
     """
-    region_hw = (info.roi.height or info.height, info.roi.width or info.width)
-    binning = (max(info.binning_y, 1), max(info.binning_x, 1))
-    if (region_hw[0] // binning[0], region_hw[1] // binning[1]) != source_hw:
+    region_hw = sensor_region_hw(info, source_hw)
+    if region_hw is None:
         return None
     scale_y, scale_x = mask_hw[0] / region_hw[0], mask_hw[1] / region_hw[1]
     scaled = CameraInfo(header=header, distortion_model=info.distortion_model, d=info.d, r=info.r)

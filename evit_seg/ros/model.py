@@ -13,6 +13,7 @@ from evit_seg.core.machine import process_memory_mb
 from evit_seg.core.manifest import Variant
 from evit_seg.core.segmenter import Segmenter
 from evit_seg.ros.params import NodeConfig
+from evit_seg.ros.safe_zone import zone_rule
 
 EngineLoader = Callable[..., Engine]
 """`core.engine.load_engine`, or what a test puts in its place."""
@@ -77,12 +78,14 @@ def load_model(config: NodeConfig, load: EngineLoader = load_engine) -> Model:
     Open the bundle, hold the alert classes against its label map, load and try the engine.
 
     With a latency budget the smaller inputs too. Raises the errors of `open_bundle`,
-    `load_engine` and `self_test`, and LabelMapMismatch for an alert class that the network does
-    not know. Nothing stays open after an error.
+    `load_engine` and `self_test`, and LabelMapMismatch for an alert class, or a class to land on,
+    that the network does not know. Nothing stays open after an error.
     """
     start_s = time.monotonic()
     bundle = open_bundle(find_bundle(config.model))
     rules = config.alert_rules(bundle.manifest.label_map)
+    if config.safe_zone_publish:
+        zone_rule(config, bundle.manifest.label_map)
     variant = select_variant(bundle, config.engine_name, precision=config.engine_precision or None,
                              height=config.engine_height or None)
     segmenter = _loaded(config, bundle, variant, load)

@@ -246,7 +246,10 @@ class SegNode(LifecycleNode):
                                  self.pipeline, self._inputs, now_s)
         self._report.publish(condition, self.counters.snapshot(), now_s, self.pipeline,
                              self._watchdog.given_up)
-        if self.pipeline is not None and self.phase == ACTIVE:
+        if self.pipeline is None:
+            return
+        self.pipeline.safe_zones.expire(now_s, self.config.stale_after_s)
+        if self.phase == ACTIVE:
             self.pipeline.repeat_alerts()
 
 

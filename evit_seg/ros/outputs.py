@@ -48,6 +48,8 @@ class Outputs:
         self._overlay_jpeg = self._create(CompressedImage, '~/overlay/compressed', LOSSY)
         self._events = self._create(DiagnosticArray, '~/alert_events', EVENTS)
         self._mode = self._create(String, '~/mode', LATCHED)
+        # Not latched: whoever joins late must not land on what was free then.
+        self._safe_zone = self._create(DiagnosticArray, '~/safe_zone', RELIABLE)
         self._overlay_due_s = float('-inf')
         self._vision = import_vision_msgs()
         if self._vision is None:
@@ -132,6 +134,10 @@ class Outputs:
             header = Header(stamp=self._node.get_clock().now().to_msg())
             self._label_info.publish(label_info(self._vision, header, manifest.label_map,
                                                 manifest.ignore_index))
+
+    def publish_safe_zone(self, zone: DiagnosticArray) -> None:
+        """Publish the landing zone, or that there is none."""
+        self._safe_zone.publish(zone)
 
     def publish_mode(self, mode: str) -> None:
         """Publish 'nominal', or what is degraded and why."""

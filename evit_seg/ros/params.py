@@ -16,9 +16,11 @@ from evit_seg.core.alerts import AlertRule
 from evit_seg.core.engine import ENGINES
 from evit_seg.core.errors import ConfigError
 from evit_seg.core.labels import LabelMap, nearest
+from evit_seg.core.position import GEO_LIMITS, GeoParameters
+from evit_seg.core.safe_zone import LANDABLE, ZoneRule
 
 PREFIXES = ('model', 'engine', 'image', 'mask', 'overlay', 'alert', 'budget', 'geo',
-            'stale_after_s', 'autostart')
+            'safe_zone', 'stale_after_s', 'autostart')
 """First parts of the names that are ours: a name under them that is not in the table is a typo."""
 KINDS = {bool: 'bool', int: 'int', float: 'float', str: 'string', tuple: 'string list'}
 
@@ -90,6 +92,9 @@ _ALERT_ROWS = (  # the defaults are AlertRule's own
     ('logit_bias', -20, 20, '', 'Added to the logit of the class: above 0 buys recall.'),
 )
 
+_ZONE: Mapping[str, Any] = {name: field.default
+                            for name, field in ZoneRule.__dataclass_fields__.items()}
+
 TABLE: Tuple[Row, ...] = (
     Row('autostart', True, 'Configure and activate at once, and exit when that fails; false waits '
         'for a lifecycle manager.'),
@@ -156,6 +161,21 @@ TABLE: Tuple[Row, ...] = (
     Row('budget.max_skip', 4, 'On the last step one of so many frames that the engine could have '
         'taken is answered; the others spare it waiting and heat. 1: none is skipped.', 'live', 1,
         100, unit='frames'),
+    Row('safe_zone.publish', False, 'Publish ~/safe_zone: the largest circle of landable classes '
+        'in the picture. Whether the place is flat, firm and free of wires no mask can tell.',
+        'live'),
+    Row('safe_zone.classes', LANDABLE, 'Slugs of the classes to land on; not one that is rare or '
+        'raises alerts.'),
+    Row('safe_zone.min_radius_px', _ZONE['min_radius_px'], 'Smallest circle that is a zone, in '
+        'source pixels.', 'live', 1, 100000, unit='px'),
+    Row('safe_zone.margin_px', _ZONE['margin_px'], 'The circle keeps so far from every class that '
+        'is rare or raises alerts.', 'live', 0, 100000, unit='px'),
+    Row('safe_zone.min_confidence', _ZONE['min_confidence'], 'Cells of which the network is less '
+        'sure are not landed on; 0: all are taken.', 'live', 0, 1),
+    Row('safe_zone.confirm_n', _ZONE['confirm_n'], 'A place must have been free in each of so '
+        'many last processed frames.', 'live', 1, 100, unit='frames'),
+    Row('safe_zone.max_rate_hz', 5.0, 'Most zones per second; that one is lost is told at once.',
+        'live', 0.1, 240, unit='Hz'),
     Row('stale_after_s', 2.0, 'Without a frame for so long the diagnostics warn.', 'live', 0.1,
         3600, unit='s'),
     Row('alert.classes', ('person', 'vehicle', 'fire_flare'), 'Slugs of the classes that raise '
@@ -207,9 +227,21 @@ class NodeConfig:
     budget_return_share: float
     budget_return_after_s: float
     budget_max_skip: int
+    safe_zone_publish: bool
+    safe_zone_classes: Tuple[str, ...]
+    safe_zone_min_radius_px: float
+    safe_zone_margin_px: float
+    safe_zone_min_confidence: float
+    safe_zone_confirm_n: int
+    safe_zone_max_rate_hz: float
     stale_after_s: float
     alert_classes: Tuple[str, ...]
     alert_values: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def geo(self) -> GeoParameters:
+        """Return the parameters `geo.*`."""
+        return GeoParameters(**{name: getattr(self, f'geo_{name}') for name in GEO_LIMITS})
 
     def alert_rules(self, label_map: LabelMap) -> Tuple[AlertRule, ...]:
         """Return one rule per alert class; LabelMapMismatch for a class the network lacks."""

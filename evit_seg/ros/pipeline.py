@@ -20,6 +20,7 @@ from evit_seg.ros.model import Model, Smaller
 from evit_seg.ros.outputs import Outputs
 from evit_seg.ros.params import NodeConfig
 from evit_seg.ros.position import Geotagger, Positions
+from evit_seg.ros.safe_zone import SafeZones
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
@@ -81,6 +82,7 @@ class Pipeline:
         self._rules_of = config
         self._tracker = AlertTracker(self._rules)
         self._geotagger = Geotagger(self.positions)
+        self.safe_zones = SafeZones(outputs.publish_safe_zone, self.positions, log)
         # The list goes out from two threads; whoever publishes last must hold the newest one.
         self._alerts_lock = threading.Lock()
         self._alerts: Tuple[Header, Tuple[Alert, ...]] = (Header(), ())
@@ -172,6 +174,9 @@ class Pipeline:
         age_ms = (self._clocks.now_ns() - stamp_to_ns(header.stamp)) / 1e6
         published_s = self._clocks.steady_s()
         latency_ms = (published_s - arrival.received_s) * 1e3
+        manifest = self.model.segmenter.manifest
+        self.safe_zones.see(header, stamp_to_ns(header.stamp), result, manifest.temperature,
+                            manifest.label_map, self.camera_info, config, published_s)
         if listened:
             self._outputs.publish_overlay(header, frame, result, self.active_alerts,
                                           self.model.segmenter.manifest, config, answered_s)

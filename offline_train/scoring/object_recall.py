@@ -3,18 +3,17 @@
 """
 Recall by object size: a mean over pixels hides that the small people are the ones that are missed.
 
-An object is a connected component (8 neighbours) of one class in the truth, at the size that is
-compared: two people who touch are one object, one cut by the image's edge is what can be seen of
-it. It is hit when at least half of its pixels are predicted as its class. Half, because less would
-not mark where it is and more would punish outlines, which are uncertain by a pixel or two: of a
-person of 5x5 pixels 16 lie on the outline. It is touched when any of its pixels is; an alert needs
-no more. Neither asks what is predicted beside the object: that is the class's precision.
+An object is one of `core.components`. It is hit when at least half of its pixels are predicted as
+its class. Half, because less would not mark where it is and more would punish outlines, which are
+uncertain by a pixel or two: of a person of 5x5 pixels 16 lie on the outline. It is touched when
+any of its pixels is; an alert needs no more. Neither asks what is predicted beside the object:
+that is the class's precision.
 """
 from __future__ import annotations
 
 from typing import Any, Dict, List
 
-import cv2
+from evit_seg.core.components import component_hits
 from evit_seg.core.labels import LabelClass, LabelMap
 import numpy as np
 
@@ -37,13 +36,7 @@ def object_counts(truth_HW: np.ndarray, predicted_HW: np.ndarray, class_id: int)
     touched, their pixels, and how many of these are predicted as the class.
     """
     counts = np.zeros((len(SIZES_PX), len(_COLUMNS)), np.int64)
-    truth = truth_HW == class_id
-    if not truth.any():
-        return counts
-    number, labels_HW, stats, _ = cv2.connectedComponentsWithStats(
-        truth.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
-    areas_px = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)  # row 0 is all that is no object
-    hit_px = np.bincount(labels_HW[predicted_HW == class_id], minlength=number)[1:]
+    areas_px, hit_px = component_hits(truth_HW, predicted_HW, class_id)
     bins = np.searchsorted(SIZES_PX, areas_px, side='right') - 1
     columns = (np.ones_like(areas_px), 2 * hit_px >= areas_px, hit_px > 0, areas_px, hit_px)
     for column, values in enumerate(columns):

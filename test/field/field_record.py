@@ -13,7 +13,8 @@ from evit_seg.core.machine import machine_facts
 
 RESULT = Path(__file__).resolve().parents[2] / 'docs' / 'results' / 'field.json'
 LINES = ('fuzz: decode', 'fuzz: live node', 'flood: between processes', 'flood: callback',
-         'soak: frames', 'soak: lifecycle')
+         'soak: frames', 'soak: lifecycle', 'bag_eval: memory, sqlite3',
+         'bag_eval: memory, mcap', 'bag_eval: memory, ros1')
 RELATIONS = {'==': operator.eq, '<': operator.lt, '<=': operator.le, '>=': operator.ge}
 
 Bars = Mapping[str, Tuple[str, float]]

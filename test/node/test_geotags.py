@@ -198,7 +198,7 @@ def test_a_fix_that_is_none_is_refused(fix, said):
     positions.headings_deg.add(0, 0.0)
     positions.heights_m.add(0, 10.0)
     with pytest.raises(NotGeotagged) as caught:
-        positions.view(0, (64, 64), calibration(), check_values({})[1])
+        positions.view(0, (64, 64), calibration(), check_values({})[1].geo)
     assert said in str(caught.value)
 
 

@@ -11,6 +11,7 @@ from evit_seg.core.errors import FrameError, InputError
 from evit_seg.replay.bag import Bag, bag_sha256, decode_frame, decode_label
 import numpy as np
 import pytest
+from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag1 import Writer as Writer1
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import get_typestore, Stores
@@ -157,6 +158,26 @@ def test_a_ros1_bag_written_here(tmp_path):
     frame = decode_frame(read)
     assert frame.colour == 'rgb'
     np.testing.assert_array_equal(frame.image_HWC, COLOUR)
+
+
+def test_a_ros1_bag_is_read_in_the_order_of_time_as_rosbags_does(tmp_path):
+    types = get_typestore(Stores.ROS1_NOETIC)
+    float64 = types.types['std_msgs/msg/Float64']
+    writer = Writer1(tmp_path / 'x.bag')
+    writer.chunk_threshold = 200
+    with writer:
+        connections = [writer.add_connection(topic, 'std_msgs/msg/Float64', typestore=types)
+                       for topic in ('/a', '/b')]
+        for number, time_ns in enumerate([5, 3, 3, 9, 1, 7, 3, 8, 2, 6] * 3):
+            data = types.serialize_ros1(float64(data=float(number)), float64.__msgtype__)
+            writer.write(connections[number % 2], time_ns, data)
+    with Reader1(tmp_path / 'x.bag') as reader:
+        wanted = [(connection.topic, time_ns, types.deserialize_ros1(data, float64.__msgtype__))
+                  for connection, time_ns, data in reader.messages()]
+    with Bag(tmp_path / 'x.bag') as bag:
+        read = [(m.topic, m.bag_ns, m.content.data) for m in bag.messages(['/a', '/b'])]
+    assert len(read) == 30
+    assert read == [(topic, time_ns, content.data) for topic, time_ns, content in wanted]
 
 
 def test_a_ros2_folder_with_the_ending_of_ros1(tmp_path):

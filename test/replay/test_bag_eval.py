@@ -12,7 +12,8 @@ from pathlib import Path
 import shutil
 
 import cv2
-from evit_seg.replay import evaluate, make_bag
+from evit_seg.replay import bag_eval, make_bag
+from evit_seg.replay.places import NO_POSITION
 import numpy as np
 import pytest
 from rosbags.rosbag2 import Writer
@@ -54,9 +55,10 @@ def bag_of(folder: Path, *options: str) -> Path:
 
 def report_of(bag: Path, tiny: Path, tmp_path: Path, *options: str) -> dict:
     out = tmp_path / 'report.json'
-    assert evaluate.main([str(bag), '--model', str(tiny), '--json', str(out), '--threads', '1',
+    assert bag_eval.main([str(bag), '--model', str(tiny), '--json', str(out), '--threads', '1',
                           *options]) == 0
-    return json.loads(out.read_text())
+    [run] = json.loads(out.read_text())['runs']
+    return run
 
 
 def test_the_three_scores_by_hand(tmp_path, tiny, capsys):
@@ -77,7 +79,7 @@ def test_the_three_scores_by_hand(tmp_path, tiny, capsys):
         'images': 10, 'processed': 10, 'malformed': 0, 'labels': 10, 'malformed_labels': 0,
         'scored': 10, 'images_without_label': 0, 'labels_without_image': 0,
         'pairs_too_far_apart': 0, 'labels_resized': 0}
-    assert report['notes'] == []
+    assert report['notes'] == [NO_POSITION]
     out = capsys.readouterr().out
     assert '1. dataset mIoU   0.804' in out
     assert '3. LPCV Dice      0.900' in out
@@ -142,7 +144,7 @@ def test_objects_of_a_re_timed_bag_are_refused(tmp_path, tiny, capsys):
     flight = person_flight(tmp_path)
     options = write_people(flight, range(3, 8))
     bag = bag_of(flight, '--rate', '3.7')
-    assert evaluate.main([str(bag), '--model', str(tiny), *options]) == 2
+    assert bag_eval.main([str(bag), '--model', str(tiny), *options]) == 2
     assert 're-timed' in capsys.readouterr().err
 
 
@@ -203,7 +205,7 @@ def test_unmatched_stamps_are_counted_and_may_be_tolerated(tmp_path, tiny, capsy
         == (1, 3, 3)
     loose = report_of(bag, tiny, tmp_path, '--tolerance-ms', '1')['counts']
     assert (loose['scored'], loose['images_without_label']) == (2, 2)
-    assert evaluate.main([str(bag), '--model', str(tiny), '--tolerance-ms', '-1']) == 1
+    assert bag_eval.main([str(bag), '--model', str(tiny), '--tolerance-ms', '-1']) == 1
 
 
 def test_labels_that_never_match_are_said(tmp_path, tiny):
@@ -249,7 +251,7 @@ def test_a_bag_of_undecodable_frames_is_an_input_error(tmp_path, tiny, capsys):
     depth = np.zeros((8, 8), np.float32).view(np.uint8)
     image = image_message(1, depth, '32FC1')
     bag = write_messages(tmp_path / 'bag', [('/depth', 1, image)])
-    assert evaluate.main([str(bag), '--model', str(tiny)]) == 2
+    assert bag_eval.main([str(bag), '--model', str(tiny)]) == 2
     assert 'not one of the 1 frames of /depth can be decoded' in capsys.readouterr().err
 
 
@@ -258,7 +260,7 @@ def test_labels_of_another_size_are_resized_and_said(tmp_path, tiny):
             ('/label', 5, image_message(5, np.full((32, 16), ROAD, np.uint8), 'mono8'))]
     report = report_of(write_messages(tmp_path / 'bag', rows), tiny, tmp_path)
     assert report['scores']['dataset']['miou'] == 1.0
-    assert report['notes'] == ['1 labels were resized (nearest) to their frame']
+    assert report['notes'] == ['1 labels were resized (nearest) to their frame', NO_POSITION]
 
 
 @pytest.mark.parametrize(('options', 'code', 'message'), [
@@ -272,7 +274,7 @@ def test_labels_of_another_size_are_resized_and_said(tmp_path, tiny):
 ])
 def test_what_is_not_there_is_said_in_one_line(tmp_path, tiny, capsys, options, code, message):
     bag = bag_of(paint_flight(tmp_path / 'f', [ROAD]))
-    assert evaluate.main([str(bag), '--model', str(tiny), *options]) == code
+    assert bag_eval.main([str(bag), '--model', str(tiny), *options]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
@@ -306,5 +308,5 @@ def test_compressed_depth_and_truncated_bags_exit_with_2(tmp_path, tiny, capsys)
     with (tmp_path / 'cut.bag').open('r+b') as stream:
         stream.truncate(500_000)
     for bag in (SHARED / 'ros1_bags' / 'compressedDepth.bag', tmp_path / 'cut.bag'):
-        assert evaluate.main([str(bag), '--model', str(tiny)]) == 2
+        assert bag_eval.main([str(bag), '--model', str(tiny)]) == 2
         assert capsys.readouterr().err.count('\n') == 1

@@ -9,9 +9,12 @@ import subprocess
 import sys
 
 import cv2
-from evit_seg.replay import evaluate, make_bag
+from evit_seg.replay import bag_eval, make_bag
+from evit_seg.replay.places import NO_POSITION
 import numpy as np
 import pytest
+from rosbags.rosbag2 import Reader, Writer
+from rosbags.typesys import get_typestore, Stores
 from tiny_bundle import anchor_colours, write_tiny_bundle
 
 pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
@@ -63,13 +66,14 @@ def test_the_node_answers_as_bag_eval_does(tmp_path, tiny, options):
     assert (counts['sent'], counts['answered'], counts['wrong_headers']) == (15, 15, 0)
     assert counts['lost_on_the_way'] == counts['node']['in_work'] == 0
     assert counts['node']['received'] == counts['node']['processed'] == 15
+    assert (counts['images'], counts['not_sent'], counts['unexplained']) == (15, 0, 0)
     # background: 8 of 9 right, union 9; person: 6 of 7 found, union 7
     assert live['scores']['dataset']['miou'] == pytest.approx((8 / 9 + 6 / 7) / 2)
     assert live['timing']['latency_ms']['p50'] > 0
     assert live['timing']['node_rss_mb'] > 20
 
-    assert evaluate.main([*common, '--json', str(tmp_path / 'replay.json')]) == 0
-    replay = json.loads((tmp_path / 'replay.json').read_text())
+    assert bag_eval.main([*common, '--json', str(tmp_path / 'replay.json'), '--quiet']) == 0
+    [replay] = json.loads((tmp_path / 'replay.json').read_text())['runs']
     assert live['scores'] == replay['scores']
     assert [(e['t_s'], e['kind'], e['alert_id']) for e in live['alerts']] == \
         [(e['t_s'], e['kind'], e['alert_id']) for e in replay['alerts']] == \
@@ -77,10 +81,59 @@ def test_the_node_answers_as_bag_eval_does(tmp_path, tiny, options):
     assert live['appearances'] == replay['appearances']
     assert next(s['hits'] for s in live['appearances'] if s['slug'] == 'person') == 1
 
+    assert live['places'] is None
+    assert NO_POSITION in live['notes']
+    assert live['comparison'] == {
+        'comparable': True, 'why': [], 'same_alerts': True, 'differences': [],
+        'confirm_n': {'person': 5, 'vehicle': 5, 'fire_flare': 5}}
+    assert 'compare  the same alerts as bag_eval, on the same frames' in result.stdout
+    assert live['mode_timeline'][0] == {'t_s': 0.0, 'source': 'mode', 'mode': 'nominal',
+                                        'reason': ''}
+    assert live['timing']['age_ms']['max'] >= live['timing']['latency_ms']['p50']
+    assert live['timing']['alert_latency_ms']['max'] > 0
+
     capture = cv2.VideoCapture(str(tmp_path / 'live' / 'overlay.mp4'))
     assert [capture.read()[0] for _ in range(16)] == [True] * 15 + [False]
     assert cv2.imread(str(tmp_path / 'live' / 'poster.png')).shape == (48, 3 * 64 + 12, 3)
     assert 'headers  all as sent' in result.stdout
+
+
+def stamp_back(bag: Path, number: int, by_s: int) -> Path:
+    """Return a copy of a bag in which one image is stamped earlier than it was recorded."""
+    types = get_typestore(Stores.ROS2_HUMBLE)
+    out = bag.with_name('stamped')
+    with Reader(bag) as reader, Writer(out, version=8) as writer:
+        connections = {c.id: writer.add_connection(c.topic, c.msgtype, typestore=types)
+                       for c in reader.connections}
+        images = 0
+        for connection, bag_ns, data in reader.messages():
+            if connection.topic == '/camera/image_raw':
+                message = types.deserialize_cdr(data, connection.msgtype)
+                if images == number:
+                    message.header.stamp.sec -= by_s
+                images += 1
+                data = types.serialize_cdr(message, connection.msgtype)
+            writer.write(connections[connection.id], bag_ns, data)
+    return out
+
+
+def test_a_run_that_dropped_a_frame_is_not_compared(tmp_path, tiny):
+    flight = paint_flight(tmp_path / 'flight')
+    make_bag.main([str(flight), '--out', str(tmp_path / 'bag')])
+    bag = stamp_back(tmp_path / 'bag', 13, 3600)
+    params = tmp_path / 'p.yaml'
+    params.write_text('/**: {ros__parameters: {image.max_age_s: 1000.0}}')
+    result = run_live(str(bag), '--model', str(tiny), '--out', str(tmp_path / 'live'),
+                      '--params', str(params), '--reliable', '--lockstep', '--rate', '10')
+    assert result.returncode == 0, result.stderr
+    live = json.loads((tmp_path / 'live' / 'report.json').read_text())
+    assert live['counts']['node']['too_old'] == 1
+    assert (live['counts']['answered'], live['counts']['unexplained']) == (14, 0)
+    assert live['comparison']['comparable'] is False
+    assert live['comparison']['why'] == ['1 of 15 frames were too old for the node '
+                                         '(image.max_age_s)']
+    assert live['comparison']['same_alerts'] is None
+    assert 'compare  not comparable with bag_eval: 1 of 15 frames were too old' in result.stdout
 
 
 def test_a_node_that_will_not_start_is_said_with_its_own_words(tmp_path, tiny):
@@ -107,6 +160,8 @@ def test_what_cannot_be_played_is_refused_before_the_node_starts(
             ([str(bag), '--model', 'absent', '--out', str(tmp_path / 'a')], 2, 'absent'),
             ([str(bag), '--out', str(tmp_path / 'there')], 2, 'exists already'),
             ([str(tmp_path / 'no.bag'), '--out', str(tmp_path / 'b')], 2, 'does not exist'),
+            ([str(bag), '--out', str(tmp_path / 'd'), '--compare', str(bag / 'metadata.yaml')], 2,
+             'metadata.yaml cannot be read'),
             ([str(bag), '--out', str(tmp_path / 'c'), '--rate', '0'], 1, 'rate')]:
         assert live.main(arguments) == code
         error = capsys.readouterr().err

@@ -14,6 +14,7 @@ from evit_seg.replay.bag import Bag
 from evit_seg.replay.live_alerts import alerts_on_mask, events_of
 from evit_seg.replay.live_pictures import video_rate_hz
 from evit_seg.replay.overlay_video import overlay, OverlayVideo, poster
+from evit_seg.replay.places import PlacedEvent
 from evit_seg.replay.recording import Recording
 import numpy as np
 import pytest
@@ -65,9 +66,9 @@ class FakeLink:
         self.published: list[int] = []
         self.others = FakeOthers()
 
-    def matched(self) -> bool:
+    def missing(self) -> list[str]:
         self.asked += 1
-        return self.asked >= self.matches_at
+        return [] if self.asked >= self.matches_at else ['a publisher of /diagnostics']
 
     def publish(self, index, message) -> None:
         header = (message.stamp_ns // 10**9, message.stamp_ns % 10**9, 'camera')
@@ -82,10 +83,12 @@ class Reporting(Recording):
     def __init__(self, reports: list[dict[str, str]]) -> None:
         super().__init__()
         self.reports = reports
+        self.sentences: list[str] = []
 
     def wait_for_report(self, number: int, seconds: float) -> bool:
         if self.reports:
-            self.note_report('said', self.reports.pop(0))
+            self.note_report(self.sentences.pop(0) if self.sentences else 'said',
+                             self.reports.pop(0))
             return True
         return False
 
@@ -93,23 +96,40 @@ class Reporting(Recording):
 def test_ready_takes_a_report_after_the_match():
     link = FakeLink(matches_at=2)
     link.recording = Reporting([{'state': 'active'}] * 5)
-    live_play.wait_until_ready(link, FakeNode())
+    live_play.wait_until_ready(link, FakeNode(), 7)
     assert link.recording.report.number == 2  # one came before the match, one after it
+    assert set(link.others.times_ns) == {7}
+
+
+def test_ready_is_a_node_that_knows_the_time_of_the_bag():
+    link = FakeLink()
+    link.recording = Reporting([{'state': 'active'}] * 3)
+    link.recording.sentences = ['degraded: use_sim_time is set, but nothing comes on /clock: how '
+                                'old an image is cannot be told'] * 2
+    live_play.wait_until_ready(link, FakeNode(), 7)
+    assert link.recording.report.number == 3
 
 
 def test_a_node_that_never_gets_ready_is_given_up(monkeypatch):
     monkeypatch.setattr(live_play, 'READY_TIMEOUT_S', 0.05)
     link = FakeLink()
     link.recording = Reporting([{'state': 'inactive'}] * 3)
-    with pytest.raises(InputError, match=r'within 0\.05 s; it says: said; last words'):
-        live_play.wait_until_ready(link, FakeNode())
+    with pytest.raises(InputError, match=r'within 0\.05 s; waited for its report that it is '
+                                         'active; it says: said; last words'):
+        live_play.wait_until_ready(link, FakeNode(), 7)
+
+
+def test_whoever_is_not_found_is_named(monkeypatch):
+    monkeypatch.setattr(live_play, 'READY_TIMEOUT_S', 0.05)
+    with pytest.raises(InputError, match='for a publisher of /diagnostics; it says: nothing'):
+        live_play.wait_until_ready(FakeLink(matches_at=10**9), FakeNode(), 7)
 
 
 def test_a_node_that_ends_while_waiting_is_noticed():
     node = FakeNode()
     node.gone = True
     with pytest.raises(EvitSegError, match='gone'):
-        live_play.wait_until_ready(FakeLink(), node)
+        live_play.wait_until_ready(FakeLink(), node, 7)
 
 
 def counts(processed: int, in_work: int = 0) -> dict[str, str]:
@@ -142,7 +162,8 @@ def test_draining_has_a_deadline(monkeypatch):
     link = FakeLink()
     link.recording = Reporting([counts(0, 1)])
     link.recording.note_sent(0, (0, 0, 'camera'), 0.0)
-    with pytest.raises(InputError, match=r'not come to rest within 0\.05 s'):
+    with pytest.raises(InputError, match=r'not come to rest within 0\.05 s; waited for reports in '
+                                         'which no frame is in work .* of 1 frames sent'):
         live_play.drain(link, FakeNode())
 
 
@@ -185,11 +206,13 @@ def test_the_time_goes_on_while_nothing_is_to_be_published(monkeypatch):
     monkeypatch.setattr(live_play.time, 'monotonic', lambda: now_s[0])
     monkeypatch.setattr(live_play.time, 'sleep', lambda s: now_s.append(now_s.pop() + s))
     others = FakeOthers()
-    late_s = live_play._wait_until_due(others, 100.05, 10 ** 9, 2.0)
+    checks = []
+    late_s = live_play._wait_until_due(others, 100.05, 10 ** 9, 2.0, lambda: checks.append(1))
+    assert len(checks) == 4
     assert late_s == pytest.approx(0.0, abs=1e-9)
     assert others.times_ns == pytest.approx(
         [900_000_000, 940_000_000, 980_000_000, 1_000_000_000])
-    assert live_play._wait_until_due(others, 99.0, 2 * 10 ** 9, 2.0) == pytest.approx(1.05)
+    assert live_play._wait_until_due(others, 99.0, 2 * 10 ** 9, 2.0, list) == pytest.approx(1.05)
     assert others.times_ns[-1] == 2 * 10 ** 9
 
 
@@ -211,7 +234,7 @@ def test_an_answer_that_cannot_be_read_ends_the_run():
     link = FakeLink()
     link.recording.note_fault(ValueError('no mask'))
     with pytest.raises(InputError, match='an answer of seg_node cannot be read: no mask'):
-        live_play.wait_until_ready(link, FakeNode())
+        live_play.wait_until_ready(link, FakeNode(), 7)
 
 
 def values(**changes: str) -> dict[str, str]:
@@ -240,8 +263,10 @@ def test_an_alert_is_carried_until_it_clears():
         recording.note_sent(index, (0, index, 'c'), 0.0)
         if index != 3:
             recording.note_mask((0, index, 'c'), np.zeros((2, 2), np.uint8), 1.0)
-    recording.note_events((0, 1, 'c'), events_of(1, [('raised', values())], LABELS), [])
-    recording.note_events((0, 5, 'c'), events_of(5, [('cleared', values())], LABELS), [])
+    for second, kind in ((1, 'raised'), (5, 'cleared')):
+        [event] = events_of(second, [(kind, values())], LABELS)
+        recording.note_events((0, second, 'c'), [PlacedEvent(event)], 2.0)
+    assert recording.raised_ms == [2000.0]
     alerts = recording.alerts_by_frame(6)
     assert {index: len(active) for index, active in alerts.items()} == \
         {0: 0, 1: 1, 2: 1, 4: 1, 5: 0}

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import cv2
 from evit_seg.core.geo import Camera, geotag, Pose, PoseErrors
-from evit_seg.replay import evaluate, make_bag
+from evit_seg.replay import bag_eval, make_bag
 from evit_seg.replay.bag import Bag
 from evit_seg.replay.live_position import copy_fields, position_topics
 import numpy as np
@@ -61,6 +61,26 @@ class Listing:
         self.topic_types = {name.replace('__', '/'): kind for name, kind in topic_types.items()}
 
 
+def test_the_names_of_mavros_are_known(bag):
+    listing = Listing(
+        __mavros__global_position__global='sensor_msgs/msg/NavSatFix',
+        __mavros__global_position__compass_hdg='std_msgs/msg/Float64',
+        __mavros__global_position__rel_alt='std_msgs/msg/Float64',
+        __mavros__other='std_msgs/msg/Float64')
+    with Bag(bag) as opened:
+        assert position_topics(listing, opened.choose_image_topic()) == ({
+            '/mavros/global_position/global': 'fix',
+            '/mavros/global_position/compass_hdg': 'heading',
+            '/mavros/global_position/rel_alt': 'height'}, [])
+        listing.topic_types['/mavros/raw/fix'] = 'sensor_msgs/msg/NavSatFix'
+        topics, _ = position_topics(listing, opened.choose_image_topic())
+        assert topics['/mavros/raw/fix'] == 'fix'
+        listing.topic_types['/b/fix'] = 'sensor_msgs/msg/NavSatFix'
+        topics, notes = position_topics(listing, opened.choose_image_topic())
+        assert 'fix' not in topics.values()
+        assert notes[0].startswith('fix is not used: the bag has /b/fix, /mavros/raw/fix')
+
+
 def test_what_is_not_certain_is_not_played(bag):
     float_ = 'std_msgs/msg/Float64'
     listing = Listing(__a__height=float_, __b__height=float_, __heading='std_msgs/msg/Float32',
@@ -69,7 +89,7 @@ def test_what_is_not_certain_is_not_played(bag):
     with Bag(bag) as opened:
         topics, notes = position_topics(listing, opened.choose_image_topic())
     assert topics == {'/gnss/fix': 'fix'}
-    assert notes == ['height is not played: the bag has /a/height, /b/height, and nothing says '
+    assert notes == ['height is not used: the bag has /a/height, /b/height, and nothing says '
                      "which of them is the drone's"]
 
 
@@ -98,17 +118,27 @@ def test_messages_are_copied_whole(bag):
 def test_an_alert_of_a_played_bag_has_the_place_of_its_frame(tmp_path, bag):
     pytest.importorskip('rclpy', reason='needs ROS 2, which `make test` brings')
     tiny = write_tiny_bundle(tmp_path / 'tiny')
-    assert evaluate.main([str(bag), '--model', str(tiny), '--json',
-                          str(tmp_path / 'replay.json')]) == 0
+    assert bag_eval.main([str(bag), '--model', str(tiny), '--json',
+                          str(tmp_path / 'replay.json'), '--quiet']) == 0
     result = subprocess.run(
         [sys.executable, '-m', 'evit_seg.replay.live', str(bag), '--model', str(tiny), '--out',
-         str(tmp_path / 'live'), '--reliable', '--lockstep'],
+         str(tmp_path / 'live'), '--reliable', '--lockstep', '--rate', '5',
+         '--compare', str(tmp_path / 'replay.json')],
         cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stderr
-    places = json.loads((tmp_path / 'live' / 'report.json').read_text())['places']
+    report = json.loads((tmp_path / 'live' / 'report.json').read_text())
+    [replay] = json.loads((tmp_path / 'replay.json').read_text())['runs']
+    assert report['places'] == replay['places']
+    places = report['places']['alerts']
     assert [(place['kind'], place['alert_id']) for place in places] == [('raised', 'person-1')]
+    assert [point['lat'] for point in report['places']['track']] == [46.002] * FRAMES
     camera = Camera(32.0, 32.0, 31.5, 31.5)  # 3 mm on a sensor of 6 mm and 64 px
     tag = geotag(BOX, camera, Pose(46.002, -91.5, 42.0, -98.0), PoseErrors(2.0, 2.0, 5.0, 2.0))
-    assert (places[0]['lat'], places[0]['lon'], places[0]['radius_m'], places[0]['geo_note']) == (
-        f'{tag.latitude_deg:.7f}', f'{tag.longitude_deg:.7f}', f'{tag.radius_m:.1f}', '')
+    [region] = places[0]['regions']
+    assert (region['lat'], region['lon'], region['radius_m'], places[0]['geo_note']) == (
+        round(tag.latitude_deg, 7), round(tag.longitude_deg, 7), round(tag.radius_m, 1), '')
     assert 'alerts   1 raised, 1 of them geotagged' in result.stdout
+    assert 'compare  the same alerts as bag_eval, on the same frames' in result.stdout
+    points = json.loads((tmp_path / 'live' / 'alerts.geojson').read_text())['features']
+    assert points[1]['geometry']['coordinates'] == [region['lon'], region['lat']]
+    assert (tmp_path / 'live' / 'alerts.kml').is_file()

@@ -174,3 +174,25 @@ def test_broken_csv_files_say_where(tmp_path, content, message):
 def test_a_missing_csv_file_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match='cannot be read'):
         read_events(tmp_path / 'events.csv')
+
+
+@pytest.mark.parametrize(('alerts', 'time_s', 'already_on'), [
+    (found(range(7, 12)), 0.4, False),  # in view from f5, raised in f7
+    (found(range(5, 12)), 0.0, False),
+    (found(range(3, 12)), 0.0, True),
+    # raised in f6 for somebody else: that one is on when the box is met, in f9
+    ({**found(range(6, 9), OFF_BOX), **found(range(9, 12))}, 0.2, False),
+    # the alert of before goes out, another one finds it
+    ({**found(range(2, 7), OFF_BOX), **found(range(8, 12), alert_id='person-2')}, 0.6, False),
+    ({}, None, False)])
+def test_time_to_alert(alerts, time_s, already_on):
+    (appearance,) = score(flight(20, alerts), boxes(range(5, 12))).appearances
+    assert appearance.already_on == already_on
+    assert appearance.time_to_alert_s == (None if time_s is None else pytest.approx(time_s))
+
+
+def test_what_is_too_small_or_too_short_is_left_out():
+    objects = boxes(range(5)) + boxes(range(4), instance='short') + \
+        boxes(range(9), height=11.0, instance='small')
+    result = score(flight(20), objects)
+    assert ([a.instance for a in result.appearances], result.left_out) == (['p1'], 2)

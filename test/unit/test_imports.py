@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ROS = ('rclpy', 'sensor_msgs', 'std_msgs', 'std_srvs', 'diagnostic_msgs', 'geometry_msgs',
        'vision_msgs', 'lifecycle_msgs', 'rcl_interfaces', 'rosgraph_msgs', 'cv_bridge',
-       'launch', 'launch_ros')
+       'launch', 'launch_ros', 'mavros_msgs', 'rosbag2_interfaces')
 HEAVY = ('torch', 'timm', 'torchvision', 'onnxruntime', 'openvino', 'rosbags', 'onnx')
 TRAINING = ('torch', 'timm', 'torchvision', 'offline_train')
 STARTS_THE_NODE = ('evit_seg/replay/live.py', 'evit_seg/bench.py')

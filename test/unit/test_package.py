@@ -14,7 +14,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ('seg_node', 'bag_eval', 'make_bag', 'bench', 'bundle', 'offline_train')
+PROGRAMS = ('seg_node', 'seg_companion', 'bag_eval', 'make_bag', 'bench', 'bundle',
+            'offline_train')
 
 
 def test_package_xml_is_what_colcon_takes_for_ament_python():
@@ -65,6 +66,8 @@ def test_colcon_builds_it_as_ament_python(tmp_path):
     assert sorted(p.name for p in programs.iterdir()) == sorted(PROGRAMS)
     share = tmp_path / 'install' / 'evit_seg' / 'share'
     assert (share / 'ament_index/resource_index/packages/evit_seg').is_file()
+    examples = [path.relative_to(ROOT) for top in ('config/integration', 'launch')
+                for path in (ROOT / top).iterdir() if path.is_file()]
     for name in ('config/seg.yaml', 'config/labels/lpcv2023.yaml', 'launch/seg.launch.py',
-                 'models/demo/manifest.yaml', 'package.xml'):
+                 'models/demo/manifest.yaml', 'package.xml', *examples):
         assert (share / 'evit_seg' / name).is_file(), name
