@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from evit_seg.replay.page.blocks import (
+    amount,
     Block,
     Cell,
     cells,
@@ -28,8 +29,10 @@ from evit_seg.replay.page.blocks import (
 )
 from evit_seg.replay.page.source import (
     alert_classes,
+    Bundle,
     event_rows,
     in_view,
+    judged_alerts,
     part,
     parts,
     Run,
@@ -43,7 +46,7 @@ def alerts(source: Source) -> Section:
     for number_of, bag in enumerate(source.bags):
         blocks += _time_line(source, bag, number_of)
     blocks += [table for bundle in source.bundles
-               for table in _event_table(source, bundle.label, bundle.pooled)]
+               for table in _event_table(source, bundle)]
     definition = next((text for run in source.runs
                        if (text := part(run.report, 'events', 'definition'))), None)
     if definition:
@@ -78,11 +81,11 @@ def _time_line(source: Source, bag: str, number_of: int) -> Iterator[Block]:
     yield Chart(bag if len(source.bags) > 1 else 'When which alert was on', said, draw)
 
 
-def _event_table(source: Source, label: str, pooled: Mapping[str, Any]) -> Iterator[Block]:
-    rows = list(event_rows(pooled))
+def _event_table(source: Source, bundle: Bundle) -> Iterator[Block]:
+    rows = list(event_rows(bundle.pooled))
     if not rows:
         return
-    of = f': {label}' if len(source.bundles) > 1 else ''
+    of = f': {bundle.label}' if len(source.bundles) > 1 else ''
     if not any(row.get('appearances') is not None for row in rows):
         yield Table(f'How often alerts were on{of}', columns(
             'class', 'alerts', 'per minute', 'on'), tuple(
@@ -92,6 +95,7 @@ def _event_table(source: Source, label: str, pooled: Mapping[str, Any]) -> Itera
         return
     heads = columns('class', 'found', 'recall', 'time to alert, median', 'p90', 'slowest',
                     'alerts', 'false', 'false per minute', 'on', 'of it with none in view')
+    longest_s = max(row.get('on_s') or 0.0 for row in rows)
     table = []
     for row in rows:
         wait = row.get('time_to_alert_s') or {}
@@ -102,11 +106,16 @@ def _event_table(source: Source, label: str, pooled: Mapping[str, Any]) -> Itera
             else f'{row.get("hits")} of {row["appearances"]}',
             Cell(percent(row.get('recall'), 0), state='bad' if missed else ''),
             clock(wait.get('median')), clock(wait.get('p90')), clock(wait.get('max')),
-            _count(row.get('alerts')),
+            _count(judged_alerts(bundle, row['slug'])),
             Cell(_count(row.get('false_alerts')), state='bad' if row.get('false_alerts') else ''),
-            number(row.get('false_alerts_per_min'), 2), clock(row.get('on_s')),
-            clock(row.get('idle_s'))))
-    yield Table(f'What the alerts were worth{of}', heads, tuple(table))
+            number(row.get('false_alerts_per_min'), 2), clock(row.get('on_s'), longest_s),
+            clock(row.get('idle_s'), longest_s)))
+    judged = sum(any(row.get('annotated') for row in event_rows(run.report))
+                 for run in bundle.runs)
+    yield Table(f'What the alerts were worth{of}', heads, tuple(table),
+                '' if judged == len(bundle.runs) else
+                f'Of {judged} of {amount(len(bundle.runs), "bag")}, whose events are annotated; '
+                'the time on is of all.')
 
 
 def _count(value: int | None) -> str:

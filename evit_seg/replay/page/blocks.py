@@ -193,6 +193,12 @@ def clock(seconds: float | None, longest_s: float = 0.0) -> str:
     return f'{sign}{minutes}:{rest / 10:04.1f}'
 
 
+def clock_tick(seconds: float, longest_s: float) -> str:
+    """Return a time below an axis: as `clock`, without a fraction that is 0."""
+    text = clock(seconds, longest_s)
+    return text.removesuffix('.0').replace(f'.0{NO_BREAK}', NO_BREAK)
+
+
 def amount(count: int, noun: str) -> str:
     """Return '1 frame', '2 frames'."""
     return f'{count} {noun}' if count == 1 else f'{count} {noun}s'

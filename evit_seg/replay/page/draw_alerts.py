@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evit_seg.replay.page.blocks import clock, short
+from evit_seg.replay.page.blocks import clock, clock_tick, short
 from evit_seg.replay.page.figures import (
     AMBER,
     BLUE,
@@ -75,7 +75,7 @@ def draw_time_line(source: Source, runs: Sequence[Run], name: str) -> str:
             axes[1].legend(axes[1].get_lines(), [short(run.bundle) for run in sure],
                            loc='lower left', ncols=4, fontsize=9)
     bottom = axes[-1]
-    bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x, length_s)))
+    bottom.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock_tick(x, length_s)))
     bottom.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 3, 5, 6, 10]))
     return to_svg(figure, name, f'Alerts over {clock(length_s)} of flight, a lane per class')
 

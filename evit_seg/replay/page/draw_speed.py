@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evit_seg.replay.page.blocks import clock, short
+from evit_seg.replay.page.blocks import clock_tick, short
 from evit_seg.replay.page.figures import colour_of, dash_of, GREY, in_style, new_figure, to_svg
 from evit_seg.replay.page.source import Run
 from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def draw_over_time(runs: Sequence[Run], name: str) -> str:
     axes.set_ylabel('ms a frame')
     axes.set_xlabel('time of the flight')
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x, length_s)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock_tick(x, length_s)))
     _legend(axes, runs)
     return to_svg(figure, name, 'Latency over the flight')
 

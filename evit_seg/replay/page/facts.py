@@ -39,9 +39,9 @@ def notes(source: Source) -> Section:
     blocks: list[Block] = []
     for run in source.runs:
         label = f'{run.label}: ' if len(source.runs) > 1 else ''
-        blocks += [Text(sentence(f'{label}{note}')) for note in parts(run.report, 'notes')]
+        blocks += [Text(label + sentence(str(note))) for note in parts(run.report, 'notes')]
         damage = part(run.report, 'bag', 'damage')
-        blocks += [Text(sentence(f'{label}{damage}'), 'warning')] if damage else []
+        blocks += [Text(label + sentence(str(damage)), 'warning')] if damage else []
     if not blocks:
         blocks.append(Text('No notes.'))
     if source.command:

@@ -197,3 +197,9 @@ def in_view(run: Run, slug: str) -> list[tuple[float, float]] | None:
             return None
         spans = row['spans']
     return [(float(span['from_s']), float(span['to_s'])) for span in spans]
+
+
+def judged_alerts(bundle: Bundle, slug: str) -> int:
+    """Return how many alerts of a class there were in the bags whose events are annotated."""
+    rows = (row_of(list(event_rows(run.report)), slug) for run in bundle.runs)
+    return sum(row.get('alerts') or 0 for row in rows if row and row.get('annotated'))

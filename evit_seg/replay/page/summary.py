@@ -29,6 +29,7 @@ from evit_seg.replay.page.source import (
     Bundle,
     event_rows,
     headline_class,
+    judged_alerts,
     part,
     parts,
     row_of,
@@ -136,7 +137,7 @@ def _measures(source: Source, bundle: Bundle, slug: str | None
            f'pixel accuracy {percent(part(scores, "dataset", "accuracy"))}, '
            f'{amount(part(scores, "images") or 0, "frame")}' if scores else 'no ground truth')
     if slug is not None:
-        yield from _alert_measures(source, row_of(list(event_rows(pooled)), slug) or {}, slug)
+        yield from _alert_measures(source, bundle, slug)
     yield _speed(bundle)
     counts = [part(run.report, 'counts') or {} for run in bundle.runs]
     if source.live:
@@ -150,9 +151,10 @@ def _measures(source: Source, bundle: Bundle, slug: str | None
                if done == all_of else f'of {all_of}')
 
 
-def _alert_measures(source: Source, row: Mapping[str, Any], slug: str
+def _alert_measures(source: Source, bundle: Bundle, slug: str
                     ) -> Iterator[tuple[str, str, str]]:
     name = source.name(slug)
+    row = row_of(list(event_rows(bundle.pooled)), slug) or {}
     if row.get('appearances') is None:
         yield f'{name} recall', MISSING, 'no ground truth'
         if not source.live:
@@ -170,7 +172,7 @@ def _alert_measures(source: Source, row: Mapping[str, Any], slug: str
         yield (f'{name} time to alert', clock(wait.get('median')),
                hint + (f'; {already} already on' if already else ''))
     yield (f'{name} false alerts per minute', number(row.get('false_alerts_per_min'), 2),
-           f'{row.get("false_alerts")} of {amount(row.get("alerts") or 0, "alert")}'
+           f'{row.get("false_alerts")} of {amount(judged_alerts(bundle, slug), "alert")}'
            + (f'; on for {row["idle_s"]:.0f} s with none in view' if row.get('idle_s') else ''))
 
 
