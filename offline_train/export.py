@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import math
 from pathlib import Path
 import tempfile
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import cv2
 from evit_seg.core.bundle import agreement_key, Bundle, encode_golden, write_bundle
@@ -26,6 +26,7 @@ from evit_seg.core.segmenter import Segmenter
 import numpy as np
 from offline_train.calibrate import fit_temperature
 from offline_train.config import InputConfig, TrainConfig
+from offline_train.data.dataset_masks import read_image
 from offline_train.data.folder import Frames
 from offline_train.data.sources import open_sources, Sources
 from offline_train.deployed import (
@@ -69,8 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='add the network at smaller inputs, of the same proportions, for the '
                              "node's latency budget")
     parser.add_argument('--description', default='', help='one sentence for the manifest')
-    parser.add_argument('--golden', type=int, default=0, metavar='INDEX',
-                        help='which validation frame becomes the golden one')
+    parser.add_argument('--golden', type=_index_or_path, default=0, metavar='INDEX_OR_IMAGE',
+                        help='which validation frame becomes the golden one, which the bundle '
+                             'holds; an image file instead where those of the data set may not be '
+                             'passed on')
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = """\
 a bundle for the drone:         offline_train export --run runs/a --out bundles/a
@@ -91,6 +94,10 @@ def main(args: argparse.Namespace) -> int:
     return 0
 
 
+def _index_or_path(text: str) -> Union[int, Path]:
+    return int(text) if text.lstrip('-').isdigit() else Path(text)
+
+
 def _named(precisions: Optional[Sequence[str]]) -> Sequence[str]:
     """Return the precisions of an option that was not given, given without any, or with some."""
     return () if precisions is None else precisions or ('fp32',)
@@ -107,20 +114,20 @@ class Built:
 
 def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest',
            opset: int = 17, precisions: Sequence[str] = ('fp32',), torchscript: Sequence[str] = (),
-           also_heights: Sequence[int] = (), description: str = '', golden: int = 0) -> Bundle:
+           also_heights: Sequence[int] = (), description: str = '',
+           golden: Union[int, Path] = 0) -> Bundle:
     """
     Write a run's averaged network as a bundle and return it, opened and verified.
 
     precisions: of the ONNX variants, fp32 and fp16, in the manifest's order; torchscript: of
     those in TorchScript. also_heights: of smaller inputs of the same network, behind all variants
-    of the full one.
+    of the full one. golden: index of a validation frame, or an image file.
     """
     config = run.config()
     smaller = [smaller_input(config.input, height) for height in also_heights]
     sources = open_sources(config.data)
     split, frames = _frames(sources)
-    if not 0 <= golden < len(frames):
-        raise ConfigError(f'--golden: expected 0 to {len(frames) - 1}, got {golden!r}')
+    golden_HWC = _golden_image(golden, frames)
     name = run.path.resolve().name
     out = out or run.path / 'bundle' / name
     if out.exists() and any(out.iterdir()):
@@ -152,8 +159,18 @@ def export(run: RunDir, out: Optional[Path] = None, *, checkpoint: str = 'latest
                     **{_parity_key(b.variant, config.input): dict(b.parity) for b in built}},
         scores=scores)
     size = (config.input.width, config.input.height)
-    image = cv2.resize(frames.read(golden)[0], size, interpolation=cv2.INTER_LINEAR)
+    image = cv2.resize(golden_HWC, size, interpolation=cv2.INTER_LINEAR)
     return _write(out, manifest, built, image)
+
+
+def _golden_image(golden: Union[int, Path], frames: Frames) -> np.ndarray:
+    """Return the RGB image (H, W, 3) the bundle is to hold."""
+    if isinstance(golden, Path):
+        return cv2.cvtColor(read_image(golden), cv2.COLOR_BGR2RGB)
+    if not 0 <= golden < len(frames):
+        raise ConfigError(f'--golden: expected 0 to {len(frames) - 1} or an image file, got '
+                          f'{golden!r}')
+    return frames.read(golden)[0]
 
 
 def _frames(sources: Sources) -> Tuple[str, Frames]:

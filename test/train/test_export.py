@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ torch = pytest.importorskip('torch', reason='training needs torch')
 onnx = pytest.importorskip('onnx', reason='export needs onnx')
 
 from evit_seg.core.bundle import self_test  # noqa: E402, I100
-from evit_seg.core.errors import BundleError, ConfigError  # noqa: E402
+from evit_seg.core.errors import BundleError, ConfigError, InputError  # noqa: E402
 from evit_seg.core.segmenter import Segmenter  # noqa: E402
 from offline_train import deployed as deployed_module  # noqa: E402
 from offline_train import distil as distil_stage  # noqa: E402
@@ -130,10 +131,21 @@ def test_a_run_on_images_without_masks_has_no_scores(run, scenes, tmp_path):
     assert manifest.scores == {} and manifest.temperature == 1.0
 
 
+def test_the_golden_image_can_be_one_that_may_be_passed_on(run, tmp_path):
+    ours = np.random.default_rng(5).integers(0, 256, (64, 96, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'ours.png'), ours)
+    args = parse(export_stage, '--run', run.path, '--out', tmp_path / 'tiny', '--golden',
+                 tmp_path / 'ours.png')
+    assert export_stage.main(args) == 0
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'tiny' / 'golden_image.png')), ours)
+    with pytest.raises(InputError, match='absent.png'):
+        export_stage.export(run, tmp_path / 'other', golden=tmp_path / 'absent.png')
+
+
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(run, tmp_path):
     with pytest.raises(ConfigError, match='--opset: expected 13 to 18, got 12'):
         export_stage.export(run, tmp_path / 'tiny', opset=12)
-    with pytest.raises(ConfigError, match='--golden: expected 0 to 3, got 4'):
+    with pytest.raises(ConfigError, match='--golden: expected 0 to 3 or an image file, got 4'):
         export_stage.export(run, tmp_path / 'tiny', golden=4)
     assert not (tmp_path / 'tiny').exists()
 
