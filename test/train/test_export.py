@@ -138,7 +138,7 @@ def test_the_golden_image_can_be_one_that_may_be_passed_on(run, tmp_path):
                  tmp_path / 'ours.png')
     assert export_stage.main(args) == 0
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'tiny' / 'golden_image.png')), ours)
-    with pytest.raises(InputError, match='absent.png'):
+    with pytest.raises(InputError, match=r'absent\.png'):
         export_stage.export(run, tmp_path / 'other', golden=tmp_path / 'absent.png')
 
 
