@@ -305,7 +305,9 @@ def test_no_worker_outlives_its_parent(tmp_path, bundles, how):
         os.mkfifo(bag)
     parent = subprocess.Popen(
         [sys.executable, '-m', 'evit_seg.replay.bag_eval', *map(str, bags), '--model', bundles[0],
-         '--jobs', '2'], stderr=subprocess.PIPE, text=True, start_new_session=True)
+         '--jobs', '2'], stderr=subprocess.PIPE, text=True, start_new_session=True,
+        # A test run in the background of a shell may ignore it, and its children with it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     opened: list[int] = []
     try:
         for bag in bags:
