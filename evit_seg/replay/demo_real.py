@@ -79,7 +79,8 @@ def main(argv: list[str] | None = None) -> int:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', type=Path, metavar='SOURCE')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument('--model', default='demo', help='bundle folder, or a name under models/')
+    parser.add_argument('--model', default='fast', help='bundle folder, or a name under models/; '
+                        'default: %(default)s')
     parser.add_argument('--rate', type=float, metavar='HZ',
                         help='frames per second of images without times')
     parser.add_argument('--image-topic', metavar='TOPIC', help='of a bag with several')
