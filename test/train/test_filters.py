@@ -106,7 +106,7 @@ def test_the_width_of_tokens_is_cut_only_when_asked_for():
 
 
 def test_filters_whose_map_is_normalised_over_its_channels_are_cut_without_being_asked():
-    """Half of the backbone feeds maps that the decoder of UPerNet normalises so."""
+    """Four groups of the backbone feed maps that the decoder of UPerNet normalises so."""
     network = build_model('upernet_mobilevit_s', 14, width=16).eval()
     image = torch.zeros(1, 3, 64, 64)
     groups = {g.name: g for g in find_groups(network, image)}

@@ -63,6 +63,12 @@ def test_a_file_that_is_no_mapping_or_is_missing(tmp_path):
         load_config(tmp_path / 'missing.yaml')
 
 
+@pytest.mark.parametrize('path', sorted(share_file('config/train').glob('*.yaml')),
+                         ids=lambda path: path.stem)
+def test_every_shipped_configuration_loads(path):
+    assert load_config(path, []).optim.steps > 0
+
+
 def test_a_configuration_survives_its_file(tmp_path):
     config = load_config(share_file('config/train/demo.yaml'), ['model.widths=[8, 8, 8, 8, 8]'])
     assert load_config(write(tmp_path / 'again.yaml', config_to_dict(config))) == config
